@@ -1,0 +1,1 @@
+"""The network library: layers, engines, optimizers, data."""

@@ -1,0 +1,1 @@
+"""What runs on the agents: the Mesos executor, workers and parameter servers."""

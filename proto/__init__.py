@@ -1,0 +1,1 @@
+"""Wire formats: protobuf messages between Mesograd's processes, tensor frames, and the Mesos HTTP API."""
