@@ -1,1 +1,35 @@
-"""The network library: layers, engines, optimizers, data."""
+"""The network library: layers, engines, optimizers, data.
+
+Importing it loads numpy and nothing of MKL or oneDNN; an engine's libraries are loaded by `compile`.
+"""
+
+import os
+
+# numpy's BLAS starts a thread per core when it is loaded, which a driver has no use for and a worker must not have.
+# An engine that wants threads asks for them when it compiles.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from compute import data, models, nn, optim, schedule, trigger
+from compute.errors import InputError
+from compute.layout import ParameterInfo, fingerprint, initial_parameters, parameter_layout
+from compute.program import Program, compile
+from compute.training import TrainingSpec, TrainingState, Validation
+
+__all__ = [
+    "InputError",
+    "ParameterInfo",
+    "Program",
+    "TrainingSpec",
+    "TrainingState",
+    "Validation",
+    "compile",
+    "data",
+    "fingerprint",
+    "initial_parameters",
+    "models",
+    "nn",
+    "optim",
+    "parameter_layout",
+    "schedule",
+    "trigger",
+]
