@@ -128,6 +128,9 @@ class ParameterServer:
             logger.warning("%s: %s", session.peer, error)
             session.refuse(self._attempt, Refusal.MALFORMED, reason=str(error))
             await session.drain(GRACE_S)
+        except Exception as error:  # noqa: BLE001 - gRPC would only log it; it is this server that has failed
+            if not self._failed.done():
+                self._failed.set_exception(error)
         finally:
             self._sessions.discard(session)
             self._wants.pop(session, None)
