@@ -64,7 +64,7 @@ class ParameterServer:
         Raises:
             InputError: the port cannot be had.
         """
-        handler = grpc.stream_stream_rpc_method_handler(self._serve)
+        handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
         service, method = EXCHANGE_METHOD.strip("/").split("/")
         self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
         try:
@@ -309,7 +309,7 @@ class ParameterServer:
     def _parameter_frames(self) -> list[bytes]:
         held = self._held
         if self._frames[0] != held.version:
-            data = memoryview(held.parameters).cast("B")
+            data = held.parameters.data.cast("B")
 
             def header(offset: int) -> Header:
                 return Header(

@@ -24,11 +24,11 @@ def test_arbitrary_bytes_are_refused_or_carry_a_matching_checksum(data: bytes) -
 
 
 @given(st.binary(min_size=1, max_size=300), st.data())
-def test_a_flipped_bit_of_the_payload_is_found(payload: bytes, data: st.DataObject) -> None:
+def test_a_flipped_bit_is_found(payload: bytes, data: st.DataObject) -> None:
     frame = bytearray(encode(Header(attempt=1, push=Push(step=2)), payload))
-    position = len(frame) - 1 - data.draw(st.integers(0, len(payload) - 1))
+    position = data.draw(st.integers(0, len(frame) - 1))
     frame[position] ^= 1 << data.draw(st.integers(0, 7))
-    with pytest.raises(FrameError, match="checksum"):
+    with pytest.raises(FrameError):
         decode(bytes(frame))
 
 

@@ -29,6 +29,8 @@ from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Grant
 
+EVENTS = ("join", "leave", "work", "work", "work", "hold", "late", "half", "tick", "write", "renew")
+
 
 class Numbers(Dataset):
     """As many samples as asked for; never read here."""
@@ -193,7 +195,7 @@ def test_any_faults_end_in_exact_epochs(
             break
         simulation.now += chance.random() * chance.choice([0.1, 5.0])
         workers = list(simulation.leases)
-        event = chance.choice(["join", "leave", "work", "work", "work", "hold", "late", "half", "tick", "write", "renew"])
+        event = chance.choice(EVENTS)
         if event == "join" and len(workers) < 4:
             simulation.join(f"worker-{turn}")
         elif event == "leave" and workers:

@@ -18,13 +18,13 @@ def leaf_values(count: int) -> list[Partial]:
 
 def by_definition(node: Node, leaves: list[Partial]) -> Partial | None:
     """The sum as the module's docstring defines it, written without the tree."""
-    if node.index << node.level >= len(leaves):
+    if node.position << node.level >= len(leaves):
         return None
     if node.level == 0:
-        leaf = leaves[node.index]
+        leaf = leaves[node.position]
         return Partial(leaf.gradient.copy(), leaf.loss, leaf.samples, leaf.digest)
-    left = by_definition(Node(node.level - 1, 2 * node.index), leaves)
-    right = by_definition(Node(node.level - 1, 2 * node.index + 1), leaves)
+    left = by_definition(Node(node.level - 1, 2 * node.position), leaves)
+    right = by_definition(Node(node.level - 1, 2 * node.position + 1), leaves)
     assert left is not None
     return left if right is None else left.add(right)
 

@@ -1,5 +1,7 @@
 """Steps, micro-batches and slices cover everything exactly once."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +51,7 @@ def test_slices_are_contiguous_and_even(parameters: int, servers: int) -> None:
     bounds = [slice_bounds(parameters, servers, k) for k in range(servers)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == parameters
-    assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
     assert max(e - b for b, e in bounds) - min(e - b for b, e in bounds) <= 1
 
 
