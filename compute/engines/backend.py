@@ -35,6 +35,13 @@ class Pooling(ABC):
 class Backend(ABC):
     """Operations of one library for one program. All arrays are float32."""
 
+    def __init__(self) -> None:
+        self._kept: list[Array] = []
+
+    def _keep(self, *arrays: Array) -> None:
+        """Prepared calls hold addresses only; the arrays must live as long as the program."""
+        self._kept.extend(arrays)
+
     @abstractmethod
     def begin(self) -> None:
         """Before the calls of a pass: gives the calling thread its number of OpenMP threads."""

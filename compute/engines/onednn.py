@@ -71,8 +71,8 @@ class OnednnBackend(Backend):
     """oneDNN primitives and its sgemm."""
 
     def __init__(self, threads: int) -> None:
+        super().__init__()
         self._api = dnnl.Api()
-        self._kept: list[Array] = []
         self._begin = partial(load_openmp().omp_set_num_threads, c_int(threads))
         # Primitives are planned for the number of threads that OpenMP offers while they are made.
         self._begin()
@@ -81,6 +81,7 @@ class OnednnBackend(Backend):
         self._begin()
 
     def gemm(self, a: Array, b: Array, c: Array, accumulate: bool = False) -> Call:
+        self._keep(a, b, c)
         (trans_a, lda), (trans_b, ldb) = strides_of(a), strides_of(b)
         return partial(
             self._api.lib.dnnl_sgemm,
@@ -136,8 +137,6 @@ class OnednnBackend(Backend):
     def row_sums(self, x: Array, sums: Array) -> Call:
         ones = aligned((x.shape[1], 1))
         ones.fill(1.0)
-        # The call holds addresses only; the array must live as long.
-        self._kept.append(ones)
         return self.gemm(x, ones, sums.reshape(-1, 1))
 
     def max_pool(self, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> Pooling:
