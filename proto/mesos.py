@@ -4,11 +4,14 @@ This module is all that the rest of Mesograd knows of pymesos.
 """
 
 from proto.mesos_errors import CallFailed, CallRefused, MesosError, NotConnected
+from proto.mesos_executor import Executor, ExecutorDriver
 from proto.mesos_scheduler import Scheduler, SchedulerDriver
 
 __all__ = [
     "CallFailed",
     "CallRefused",
+    "Executor",
+    "ExecutorDriver",
     "MesosError",
     "NotConnected",
     "Scheduler",

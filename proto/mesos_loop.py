@@ -5,6 +5,7 @@ It takes the place of the loop in pymesos.process, whose failures tear the frame
 
 import contextlib
 import errno
+import http.client
 import logging
 import os
 import selectors
@@ -235,7 +236,8 @@ class SubscriptionLoop:
                     self._redirected_to = error.address
         except CallRefused as error:
             failure = str(error)
-            if error.status < 500:
+            # A daemon that is starting answers 404 until its routes are set up, and 503 while it recovers.
+            if error.status < 500 and error.status != http.client.NOT_FOUND:
                 self._finish_subscription()
                 self._on_refused(error)
                 return
