@@ -1,0 +1,60 @@
+"""Asking Mesos masters over HTTP who leads and which agents are registered."""
+
+import http.client
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+REQUEST_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class RegisteredAgent:
+    """An agent as the leading master knows it."""
+
+    id: str
+    host: str
+    port: int
+    active: bool
+    resources: dict[str, Any]  # cpus, mem, disk in Mesos's units (mem, disk: MB), ports as text
+    used: dict[str, Any]
+
+
+def registered_agents(host: str, port: int) -> list[RegisteredAgent] | None:
+    """Agents registered with the master at `host:port`, or None unless it answers and leads."""
+    connection = http.client.HTTPConnection(host, port, timeout=REQUEST_TIMEOUT_S)
+    try:
+        connection.request("GET", "/slaves")
+        response = connection.getresponse()
+        if response.status != http.client.OK:  # 307: another one leads; 503: none does
+            return None
+        document = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    agents = []
+    for entry in document.get("slaves", ()):
+        address = entry["pid"].rpartition("@")[2]  # slave(1)@127.0.0.1:5051
+        agent_host, _, agent_port = address.rpartition(":")
+        agents.append(
+            RegisteredAgent(
+                id=entry["id"],
+                host=agent_host,
+                port=int(agent_port),
+                active=bool(entry["active"]),
+                resources=dict(entry.get("resources", {})),
+                used=dict(entry.get("used_resources", {})),
+            )
+        )
+    return agents
+
+
+def leading(host: str, ports: Iterable[int]) -> tuple[int, list[RegisteredAgent]] | None:
+    """Port of the leading master and its agents, or None while none leads."""
+    for port in ports:
+        agents = registered_agents(host, port)
+        if agents is not None:
+            return port, agents
+    return None
