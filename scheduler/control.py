@@ -124,7 +124,9 @@ class ControlServer:
             given = value.encode() if isinstance(value, str) else value
             if key == SECRET_KEY and hmac.compare_digest(given, self._secret):
                 return
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"metadata key {SECRET_KEY} does not hold the job's secret")
+        await context.abort(
+            grpc.StatusCode.UNAUTHENTICATED, f"metadata key {SECRET_KEY} does not hold the job's secret"
+        )
 
     async def _hello(self, requests: AsyncIterator[control_pb2.TaskMessage], context: _Context) -> control_pb2.Hello:
         try:

@@ -118,4 +118,3 @@ def address_towards(address: str) -> str:
             return str(sock.getsockname()[0])
     except OSError as error:
         raise UsageError(f"no way to {address}: {error}; name this machine's address with --driver-host") from None
-

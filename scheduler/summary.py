@@ -103,6 +103,3 @@ class _EventFile:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-
