@@ -1,0 +1,348 @@
+"""Carries out what the lease book decides: the part of server 0 that coordinates the other servers and the workers."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict
+
+import compute
+from compute import InputError
+from executor import checkpoint
+from executor.checkpoint import Manifest, PartInfo
+from executor.job import LoadedJob
+from executor.lease_book import Action, CommitStep, Fail, Finish, GiveLease, LeaseBook, Report, Resumable
+from executor.reduction_tree import Node, Partial
+from executor.session import Connection, Session, SessionClosed
+from executor.step_plan import slice_bounds
+from proto import control_pb2 as control
+from proto.exchange_pb2 import Commit, Header, Part, Restore, Scores, Want
+from proto.frames import Assembly, FrameError
+
+TICK_S = 0.1
+RECONNECT_S = 0.3
+
+logger = logging.getLogger(__name__)
+
+
+class _Peer:
+    """Another server, as the keeper sees it."""
+
+    def __init__(self, server: control.Server) -> None:
+        self.index = server.index
+        self.address = server.address
+        self.session: Session | None = None
+        self.restored = False
+        self.weights: bytes | bytearray | None = None
+        self._assembly: Assembly | None = None
+
+    def take_weights(self, offset: int, size: int, payload: memoryview) -> None:
+        """Takes a frame of the final weights."""
+        if self._assembly is None or offset == 0:
+            self._assembly = Assembly(size)
+        if self._assembly.add(offset, payload):
+            self.weights = self._assembly.data
+
+
+class BookKeeper:
+    """Runs the lease book of one attempt.
+
+    What it needs of the server it belongs to is passed in: `restore` loads the server's own slice, `committed` tells
+    it that a step is final (and where to write a checkpoint of it), `weights` are its own final parameters.
+    """
+
+    def __init__(
+        self,
+        job: LoadedJob,
+        membership: control.Membership,
+        secret: str,
+        tell_driver: Callable[[control.TaskMessage], None],
+        restore: Callable[[Restore], Awaitable[None]],
+        committed: Callable[[Commit], None],
+        weights: Callable[[], bytes],
+    ) -> None:
+        self.attempt = membership.attempt
+        self._job = job
+        self._secret = secret
+        self._tell_driver = tell_driver
+        self._restore = restore
+        self._on_committed = committed
+        self._weights = weights
+        self._servers = len(membership.servers)
+        self._peers = [_Peer(server) for server in membership.servers if server.index != 0]
+        self._book: LeaseBook | None = None
+        self._workers: dict[str, tuple[Session, float]] = {}  # and the seconds of a micro-batch
+        self._ready: dict[str, None] = {}  # workers that asked for a lease before there was a book
+        self._orders: dict[int, Commit] = {}  # checkpoints that are not complete yet: what was ordered,
+        self._progress_at: dict[int, Resumable] = {}  # the book's state at that step,
+        self._parts: dict[int, dict[int, Part]] = {}  # and the parts that came back, by their begin
+        self._outgoing = control.Progress()
+        self._restored = asyncio.Event()
+        self._weights_arrived = asyncio.Event()
+        self._finished: control.Finished.Reason.ValueType | None = None
+        self._stop: control.Stop | None = None
+
+    async def run(self) -> None:
+        """The whole attempt; ends when the job is over, or by cancellation.
+
+        Raises:
+            InputError: the checkpoint cannot be used.
+        """
+        url, start = await asyncio.to_thread(self._choose_checkpoint)
+        restore = Restore(index=0, servers=self._servers, checkpoint=url)
+        tasks = [asyncio.create_task(self._keep_peer(peer, url)) for peer in self._peers]
+        try:
+            await self._restore(restore)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            while not all(peer.restored for peer in self._peers):
+                self._restored.clear()
+                await self._restored.wait()
+            book = LeaseBook(
+                self._job.spec, self._job.plan, self._servers, self.attempt, self._job.epoch_digest(),
+                bool(self._job.message.checkpoint_url), start,
+            )
+            self._book = book
+            now = time.monotonic()
+            for worker, (_, micro_batch_s) in self._workers.items():
+                self._act(book.worker_joined(worker, micro_batch_s, now))
+            self._act(book.begin(now))
+            for worker in self._ready:
+                self._act(book.lease_wanted(worker, now))
+            if self._stop is not None:
+                self.stop(self._stop)
+            while self._finished is None:
+                await asyncio.sleep(TICK_S)  # a tick, not a wait: all else is driven by messages
+                self._act(book.tick(time.monotonic()))
+                self._flush_progress()
+            await self._finish(book, self._finished)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- from workers -----------------------------------------------------------------------------------------------
+
+    def joined(self, worker: str, session: Session, micro_batch_s: float) -> None:
+        """A worker has connected."""
+        self._workers[worker] = (session, micro_batch_s)
+        self._ready.pop(worker, None)
+        if self._book is not None:
+            self._act(self._book.worker_joined(worker, micro_batch_s, time.monotonic()))
+
+    def left(self, worker: str, session: Session) -> None:
+        """A worker's connection is gone."""
+        if worker in self._workers and self._workers[worker][0] is session:
+            del self._workers[worker]
+            self._ready.pop(worker, None)
+            if self._book is not None:
+                self._act(self._book.worker_left(worker, time.monotonic()))
+
+    def lease_wanted(self, worker: str) -> None:
+        """A worker is ready."""
+        if self._book is None:
+            self._ready[worker] = None
+        else:
+            self._act(self._book.lease_wanted(worker, time.monotonic()))
+
+    def pushed(self, worker: str, step: int, node: Node) -> None:
+        """The server has a node's gradient from a worker."""
+        if self._book is not None:
+            self._act(self._book.node_pushed(worker, step, node, time.monotonic()))
+
+    def renewed(self, worker: str) -> None:
+        """A worker is still at it."""
+        if self._book is not None:
+            self._act(self._book.renewed(worker, time.monotonic()))
+
+    def scored(self, worker: str, scores: Scores) -> None:
+        """A worker has scored a block."""
+        if self._book is not None:
+            sums = [list(metric.values) for metric in scores.metrics]
+            now = time.monotonic()
+            self._act(self._book.scored(worker, scores.step, scores.index, sums, scores.samples, now))
+
+    # --- from this server and its peers -----------------------------------------------------------------------------
+
+    def prepared(self, step: int, reduced: Partial) -> None:
+        """The server's own tree is complete."""
+        if self._book is not None:
+            now = time.monotonic()
+            self._act(self._book.server_prepared(0, step, now, reduced.loss, reduced.samples, reduced.digest))
+
+    def part_written(self, part: Part) -> None:
+        """A slice of a checkpoint is safe, on this server or another."""
+        parts = self._parts.get(part.step)
+        if parts is None:
+            return
+        parts[part.begin] = part
+        if len(parts) == self._servers:
+            asyncio.get_running_loop().create_task(self._complete_checkpoint(part.step))
+
+    def stop(self, stop: control.Stop) -> None:
+        """The driver wants an end."""
+        self._stop = stop
+        if self._book is not None:
+            self._act(self._book.stop_wanted(stop.checkpoint, time.monotonic()))
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _choose_checkpoint(self) -> tuple[str, Resumable]:
+        """Where to begin: the newest checkpoint of this job, or of the one it resumes."""
+        message = self._job.message
+        if not message.checkpoint_url:
+            return "", Resumable()
+        url = checkpoint.newest(message.checkpoint_url)
+        if url is None:
+            if message.resume:
+                raise InputError(f"nothing to resume: no complete checkpoint in {message.checkpoint_url}")
+            return "", Resumable()
+        manifest = checkpoint.read_manifest(url)
+        if self.attempt == 1 and not message.resume:
+            raise InputError(
+                f"{message.checkpoint_url} holds a checkpoint of step {manifest.step} already: "
+                "continue it with --resume, or name another directory"
+            )
+        job = self._job
+        checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
+        return url, Resumable(**manifest.progress)
+
+    async def _complete_checkpoint(self, step: int) -> None:
+        parts = self._parts.pop(step, None)
+        order = self._orders.pop(step, None)
+        if parts is None or order is None:
+            return
+        job = self._job
+        manifest = Manifest(
+            step=step,
+            fingerprint=job.fingerprint,
+            parameters=job.parameters,
+            training=job.training_constants,
+            progress=asdict(self._progress_at.pop(step)),
+            parts=[
+                PartInfo(p.file, p.sha256, p.bytes, p.begin, p.end, list(p.arrays))
+                for p in sorted(parts.values(), key=lambda p: p.begin)
+            ],
+            layout=[
+                {"name": info.name, "shape": list(info.shape), "offset": info.offset}
+                for info in compute.parameter_layout(job.spec.model, job.input_shape)
+            ],
+        )
+        try:
+            await asyncio.to_thread(checkpoint.write_manifest, order.checkpoint, manifest)
+        except InputError as error:
+            self._fail(control.Failure.INPUT, str(error))
+            return
+        if self._book is not None:
+            self._act(self._book.checkpoint_written(step, order.checkpoint, time.monotonic()))
+
+    # --- peers ------------------------------------------------------------------------------------------------------
+
+    async def _keep_peer(self, peer: _Peer, url: str) -> None:
+        while True:
+            try:
+                async with Connection(peer.address, self._secret, f"server {peer.index}") as session:
+                    peer.session = session
+                    restore = Restore(index=peer.index, servers=self._servers, checkpoint=url)
+                    session.send(Header(attempt=self.attempt, restore=restore))
+                    await self._read_peer(peer, session)
+            except (SessionClosed, FrameError) as error:
+                logger.info("server %d: %s", peer.index, error)
+            finally:
+                peer.session = None
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _read_peer(self, peer: _Peer, session: Session) -> None:
+        async for header, payload in session.frames():
+            now = time.monotonic()
+            match header.WhichOneof("body"):
+                case "restored":
+                    self._peer_restored(peer, session, header.restored.version, now)
+                case "prepared" if self._book is not None:
+                    self._act(self._book.server_prepared(peer.index, header.prepared.step, now))
+                case "part":
+                    self.part_written(header.part)
+                case "parameters":
+                    peer.take_weights(header.parameters.offset, header.parameters.bytes, payload)
+                    self._weights_arrived.set()
+                case "refusal":
+                    raise SessionClosed(header.refusal.reason)
+                case other:
+                    raise FrameError(f"sent {other}")
+
+    def _peer_restored(self, peer: _Peer, session: Session, version: int, now: float) -> None:
+        peer.restored = True
+        self._restored.set()
+        if self._book is None:
+            return
+        # The connection was lost and is back: what was said meanwhile is said again.
+        session.send(Header(attempt=self.attempt, commit=Commit(step=self._book.committed)))
+        for step, order in self._orders.items():
+            begin = slice_bounds(self._job.parameters, self._servers, peer.index)[0]
+            if begin not in self._parts[step]:
+                session.send(Header(attempt=self.attempt, commit=order))
+        self._act(self._book.server_prepared(peer.index, version, now))
+        if self._finished is not None:
+            session.send(Header(attempt=self.attempt, want=Want(version=self._book.committed)))
+
+    # --- carrying out -----------------------------------------------------------------------------------------------
+
+    def _act(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case GiveLease(worker, grant):
+                    if worker in self._workers:
+                        self._workers[worker][0].send(Header(attempt=self.attempt, grant=grant))
+                case CommitStep(step, wants_checkpoint):
+                    self._commit(step, wants_checkpoint)
+                case Report(message):
+                    self._outgoing.MergeFrom(message)
+                    if message.epochs or message.validations or message.checkpoints:
+                        self._flush_progress()
+                case Finish(reason):
+                    self._finished = reason
+                case Fail(kind, summary):
+                    self._fail(kind, summary)
+
+    def _commit(self, step: int, wants_checkpoint: bool) -> None:
+        order = Commit(step=step)
+        if wants_checkpoint and self._book is not None:
+            order.checkpoint = checkpoint.step_url(self._job.message.checkpoint_url, step)
+            self._orders[step] = order
+            self._parts[step] = {}
+            self._progress_at[step] = self._book.resumable
+        for peer in self._peers:
+            if peer.session is not None:
+                peer.session.send(Header(attempt=self.attempt, commit=order))
+        self._on_committed(order)
+
+    def _fail(self, kind: control.Failure.Kind.ValueType, summary: str) -> None:
+        self._flush_progress()
+        self._tell_driver(control.TaskMessage(failure=control.Failure(kind=kind, summary=summary)))
+
+    def _flush_progress(self) -> None:
+        if self._outgoing.ByteSize():
+            self._tell_driver(control.TaskMessage(progress=self._outgoing))
+            self._outgoing = control.Progress()
+
+    async def _finish(self, book: LeaseBook, reason: control.Finished.Reason.ValueType) -> None:
+        self._flush_progress()
+        for peer in self._peers:
+            if peer.session is not None:
+                peer.session.send(Header(attempt=self.attempt, want=Want(version=book.committed)))
+        while any(peer.weights is None for peer in self._peers):
+            self._weights_arrived.clear()
+            await self._weights_arrived.wait()
+        digest = hashlib.sha256(self._weights())
+        for peer in self._peers:
+            digest.update(peer.weights or b"")
+        finished = control.Finished(
+            reason=reason,
+            step=book.committed,
+            epoch=book.committed // self._job.plan.steps_per_epoch,
+            weights_sha256=digest.hexdigest(),
+            metrics=book.resumable.metrics,
+        )
+        self._tell_driver(control.TaskMessage(finished=finished))

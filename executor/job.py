@@ -1,0 +1,92 @@
+"""The job as a task receives it: unpacked, checked, with what follows from it."""
+
+import linecache
+import traceback
+from dataclasses import dataclass
+from functools import cached_property
+
+import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
+
+import compute
+from compute import InputError, TrainingSpec
+from executor.step_plan import StepPlan, index_hashes
+from proto import control_pb2 as control
+
+
+@dataclass
+class LoadedJob:
+    """What is to be trained.
+
+    Attributes:
+        message: as it came from the driver.
+        spec: the training.
+        plan: cut of its data into steps.
+    """
+
+    message: control.Job
+    spec: TrainingSpec
+    plan: StepPlan
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a sample, after the transforms."""
+        return tuple(self.spec.dataset.sample_shape)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the model."""
+        return compute.fingerprint(self.spec.model, self.input_shape)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Elements of the flat parameter vector."""
+        return sum(int(np.prod(info.shape)) for info in compute.parameter_layout(self.spec.model, self.input_shape))
+
+    @property
+    def training_constants(self) -> dict[str, int]:
+        """What a checkpoint must agree on to be resumed."""
+        return {
+            "batch_size": self.plan.batch_size,
+            "micro_batches": self.plan.micro_batches,
+            "samples": self.plan.samples,
+            "seed": self.spec.seed,
+        }
+
+    def initial_parameters(self) -> NDArray[np.float32]:
+        """float32 (parameters,): version 0."""
+        return compute.initial_parameters(self.spec.model, self.input_shape, self.spec.seed)
+
+    def epoch_digest(self) -> int:
+        """What the digest of an epoch is that counts every sample once."""
+        return index_hashes(np.arange(self.plan.samples, dtype=np.int64))
+
+
+def load(message: control.Job) -> LoadedJob:
+    """Unpacks the job. Only ever called on what came over the authenticated control channel.
+
+    Raises:
+        InputError: its data set cannot be used on this host.
+        Exception: whatever the user's code raises when it is unpacked.
+    """
+    for name, text in message.sources.items():  # so that a traceback shows the user's lines on this host, too
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    spec = cloudpickle.loads(message.spec)
+    if not isinstance(spec, TrainingSpec):
+        raise InputError(f"the driver sent a {type(spec).__name__} for a TrainingSpec: versions of mesograd differ")
+    return LoadedJob(message, spec, StepPlan(len(spec.dataset), spec.batch_size, spec.micro_batches))
+
+
+def failure(error: BaseException, sources: object, task_id: str) -> control.Failure:
+    """Words for the driver about an exception: the user's fault if a line of the user's files is in its traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    files = set(sources) if isinstance(sources, (dict, list, set)) or hasattr(sources, "__iter__") else set()
+    users = [position for position, frame in enumerate(frames) if frame.filename in files]
+    if isinstance(error, InputError) and not users:
+        return control.Failure(kind=control.Failure.INPUT, summary=str(error), task_id=task_id)
+    kind = control.Failure.USER if users else control.Failure.INTERNAL
+    shown = frames[users[0] :] if users else frames
+    detail = "".join(["Traceback (most recent call last):\n", *traceback.format_list(shown)])
+    last = traceback.format_exception_only(error)
+    return control.Failure(kind=kind, summary=last[-1].strip(), detail=detail + "".join(last), task_id=task_id)

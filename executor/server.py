@@ -1,0 +1,321 @@
+"""The parameter server: holds a slice of the parameters, reduces gradients into it, and sends it to workers.
+
+The server of index 0 also runs the book keeper. All state is touched from the event loop only.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from numpy.typing import NDArray
+
+from compute import InputError
+from executor import checkpoint
+from executor.book_keeper import BookKeeper
+from executor.job import LoadedJob
+from executor.parameter_slice import ParameterSlice, Verdict
+from executor.reduction_tree import Node, Partial
+from executor.session import Session, SessionClosed, authenticate
+from executor.step_plan import slice_bounds
+from proto import control_pb2 as control
+from proto.exchange_pb2 import Commit, Header, Parameters, Part, Prepared, Push, Refusal, Restore, Restored
+from proto.frames import EXCHANGE_METHOD, Assembly, FrameError, chunked, grpc_options
+
+GRACE_S = 0.5
+
+logger = logging.getLogger(__name__)
+
+Vector = NDArray[np.float32]
+
+
+class ParameterServer:
+    """One server of a job, for as long as its task lives."""
+
+    def __init__(
+        self, job: LoadedJob, task_id: str, secret: str, tell_driver: Callable[[control.TaskMessage], None]
+    ) -> None:
+        self._job = job
+        self._task_id = task_id
+        self._secret = secret
+        self._tell_driver = tell_driver
+        self._attempt = 0
+        self._slice: ParameterSlice | None = None
+        self._attempt_reached = asyncio.Condition()
+        self._restoring = asyncio.Lock()
+        self._sessions: set[Session] = set()
+        self._wants: dict[Session, int] = {}
+        self._frames: tuple[int, list[bytes]] = (-1, [])  # of the parameters of a version, made once for all workers
+        self._keeper: BookKeeper | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._book_session: Session | None = None  # to the lease book, on a server that does not keep it
+        self._background: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._grpc = grpc.aio.server(options=grpc_options())
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self, bind: str) -> None:
+        """Serves on `bind` (host:port) until cancelled.
+
+        Raises:
+            InputError: the port cannot be had.
+        """
+        handler = grpc.stream_stream_rpc_method_handler(self._serve)
+        service, method = EXCHANGE_METHOD.strip("/").split("/")
+        self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        try:
+            self._grpc.add_insecure_port(bind)
+        except RuntimeError as error:
+            raise InputError(f"cannot listen on {bind}: {error}") from None
+        await self._grpc.start()
+        try:
+            await self._failed
+        finally:
+            if self._keeping is not None:
+                self._keeping.cancel()
+            for session in list(self._sessions):
+                session.abort()
+            await self._grpc.stop(GRACE_S)
+
+    def joined(self, membership: control.Membership) -> None:
+        """The driver says who serves."""
+        mine = next((s for s in membership.servers if s.task_id == self._task_id), None)
+        if mine is None or mine.index != 0 or (self._keeper and self._keeper.attempt >= membership.attempt):
+            return
+        if self._keeping is not None:
+            self._keeping.cancel()
+        self._keeper = BookKeeper(
+            self._job, membership, self._secret, self._tell_driver,
+            restore=lambda order: self._restore(membership.attempt, order),
+            committed=self._committed,
+            weights=self._weights,
+        )
+        self._keeping = self._spawn(self._keeper.run())
+
+    def stop(self, stop: control.Stop) -> None:
+        """The driver wants the job to end."""
+        if self._keeper is not None:
+            self._keeper.stop(stop)
+
+    def _spawn(self, work: Any) -> "asyncio.Task[None]":
+        """Runs a coroutine in the background; what it raises ends the server."""
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._background.add(task)
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
+                self._failed.set_exception(error)
+
+        task.add_done_callback(ended)
+        return task
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    async def _serve(self, _requests: Any, context: Any) -> None:
+        await authenticate(context, self._secret)
+        session = Session(context, context.peer())
+        self._sessions.add(session)
+        try:
+            await self._converse(session)
+        except SessionClosed as error:
+            logger.info("%s: %s", session.peer, error)
+        except FrameError as error:
+            logger.warning("%s: %s", session.peer, error)
+            session.refuse(self._attempt, Refusal.MALFORMED, reason=str(error))
+            await session.drain(GRACE_S)
+        finally:
+            self._sessions.discard(session)
+            self._wants.pop(session, None)
+            if self._book_session is session:
+                self._book_session = None
+            if self._keeper is not None:
+                self._keeper.left(session.peer, session)
+            session.closed = True
+            session.stop_writer()
+
+    async def _converse(self, session: Session) -> None:
+        assembly: tuple[Push, Assembly] | None = None
+        attempt = 0
+        async for header, payload in session.frames():
+            body = header.WhichOneof("body")
+            if attempt == 0:  # the first frame says who this is
+                attempt = header.attempt
+                if body == "restore":
+                    await self._restore(attempt, header.restore)
+                elif body == "join":
+                    await self._reached(attempt)
+                else:
+                    raise FrameError(f"a stream begins with Join or Restore, not with {body}")
+            if header.attempt != self._attempt or attempt != self._attempt:
+                session.refuse(self._attempt, Refusal.STALE_ATTEMPT, reason=f"this is attempt {self._attempt}")
+                await session.drain(GRACE_S)
+                return
+            match body:
+                case "push":
+                    if len(payload) != header.push.bytes:
+                        if header.push.offset == 0 or assembly is None:
+                            assembly = (header.push, Assembly(self._slice_bytes(header.push)))
+                        if not assembly[1].add(header.push.offset, payload):
+                            continue
+                        data: bytes | bytearray | memoryview = assembly[1].data
+                        assembly = None
+                    else:
+                        data = payload
+                    self._pushed(session, header.push, data)
+                case "want":
+                    self._wanted(session, header.want.version)
+                case "lease_request" if self._keeper is not None:
+                    self._keeper.lease_wanted(session.peer)
+                case "renew" if self._keeper is not None:
+                    self._keeper.renewed(session.peer)
+                case "scores" if self._keeper is not None:
+                    self._keeper.scored(session.peer, header.scores)
+                case "join":
+                    session.peer = header.join.task_id
+                    if self._keeper is not None:
+                        self._keeper.joined(session.peer, session, header.join.micro_batch_s)
+                case "restore":
+                    self._book_session = session
+                    session.send(Header(attempt=attempt, restored=Restored(version=self._held.version)))
+                case "commit":
+                    self._committed(header.commit)
+                case other:
+                    raise FrameError(f"unexpected {other}")
+
+    @property
+    def _held(self) -> ParameterSlice:
+        if self._slice is None:
+            raise FrameError("this server holds no slice yet")
+        return self._slice
+
+    def _slice_bytes(self, push: Push) -> int:
+        """Size of a push that comes in chunks, before memory is set aside for it."""
+        size = 4 * (self._held.end - self._held.begin)
+        if push.bytes != size:
+            raise FrameError(f"a push of {push.bytes} bytes to a slice of {size}")
+        return size
+
+    async def _reached(self, attempt: int) -> None:
+        """Waits until this server serves the attempt (or a later one)."""
+        async with self._attempt_reached:
+            await self._attempt_reached.wait_for(lambda: self._attempt >= attempt)
+
+    # --- the slice --------------------------------------------------------------------------------------------------
+
+    async def _restore(self, attempt: int, order: Restore) -> None:
+        async with self._restoring:
+            if attempt <= self._attempt:
+                return
+            job = self._job
+            begin, end = slice_bounds(job.parameters, order.servers, order.index)
+            loaded = await asyncio.to_thread(self._load, order.checkpoint, begin, end)
+            if attempt <= self._attempt:
+                return
+            self._slice = loaded
+            self._attempt = attempt
+            self._frames = (-1, [])
+            if order.index != 0 and self._keeping is not None:
+                self._keeping.cancel()
+                self._keeper = None
+            async with self._attempt_reached:
+                self._attempt_reached.notify_all()
+            logger.info("attempt %d: elements %d to %d at version %d", attempt, begin, end, loaded.version)
+        for session in list(self._wants):  # of older attempts: their workers get a new membership
+            self._wants.pop(session)
+
+    def _load(self, url: str, begin: int, end: int) -> ParameterSlice:
+        job = self._job
+        optimizer = job.spec.optimizer
+        if not url:
+            parameters = np.array(job.initial_parameters()[begin:end], dtype=np.float32)
+            return ParameterSlice(begin, end, 0, parameters, optimizer.init(end - begin), job.plan, optimizer)
+        manifest = checkpoint.read_manifest(url)
+        checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
+        state = checkpoint.load_slice(url, manifest, begin, end)
+        parameters = state.pop(checkpoint.PARAMETERS)
+        if set(state) != set(optimizer.init(0)):
+            raise InputError(
+                f"checkpoint {url} was written with another optimizer (it holds {sorted(state)}): "
+                "resume with the same one, or name another checkpoint directory"
+            )
+        return ParameterSlice(begin, end, manifest.step, parameters, state, job.plan, optimizer)
+
+    def _pushed(self, session: Session, push: Push, data: bytes | bytearray | memoryview) -> None:
+        held, node = self._held, Node(push.level, push.index)
+        if len(data) % 4:
+            raise FrameError(f"a push of {len(data)} bytes is not made of float32")
+        gradient: Vector = np.frombuffer(data, dtype="<f4")
+        verdict = held.push(push.step, node, Partial(gradient, push.loss, push.samples, push.digest))
+        if verdict is Verdict.INVALID:
+            raise FrameError(f"step {push.step} {node} of {gradient.size} elements is not wanted at {held.version}")
+        if verdict is Verdict.STALE:
+            session.refuse(self._attempt, Refusal.STALE_STEP, push.step)
+        elif self._keeper is not None:
+            self._keeper.pushed(session.peer, push.step, node)
+        if push.lease and self._keeper is not None:
+            self._keeper.lease_wanted(session.peer)
+        if push.want:
+            self._wanted(session, push.want)
+        self._advance()
+
+    def _committed(self, order: Commit) -> None:
+        held = self._held
+        held.commit(order.step)
+        if order.checkpoint and held.version == order.step:
+            arrays = {checkpoint.PARAMETERS: held.parameters.copy()}
+            arrays.update({name: array.copy() for name, array in held.state.items()})
+            self._spawn(self._write_part(order, held, arrays, self._attempt))
+        self._advance()
+
+    async def _write_part(self, order: Commit, held: ParameterSlice, arrays: dict[str, Vector], attempt: int) -> None:
+        info = await asyncio.to_thread(checkpoint.write_part, order.checkpoint, held.begin, held.end, arrays)
+        if attempt != self._attempt:
+            return
+        part = Part(
+            step=order.step, file=info.file, sha256=info.sha256, bytes=info.bytes, begin=info.begin, end=info.end,
+            arrays=info.arrays,
+        )
+        if self._keeper is not None:
+            self._keeper.part_written(part)
+        elif self._book_session is not None:
+            self._book_session.send(Header(attempt=attempt, part=part))
+
+    def _advance(self) -> None:
+        held = self._held
+        while held.advance():
+            for session, version in list(self._wants.items()):
+                if version <= held.version:
+                    del self._wants[session]
+                    session.send_frames(self._parameter_frames())
+            if self._keeper is None and self._book_session is not None:
+                self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.version)))
+            elif self._keeper is not None and held.reduced is not None:
+                self._keeper.prepared(held.version, held.reduced)
+
+    def _wanted(self, session: Session, version: int) -> None:
+        if version <= self._held.version:
+            session.send_frames(self._parameter_frames())
+        else:
+            self._wants[session] = version
+
+    def _parameter_frames(self) -> list[bytes]:
+        held = self._held
+        if self._frames[0] != held.version:
+            data = memoryview(held.parameters).cast("B")
+
+            def header(offset: int) -> Header:
+                return Header(
+                    attempt=self._attempt,
+                    parameters=Parameters(version=held.version, offset=offset, bytes=len(data)),
+                )
+
+            self._frames = (held.version, list(chunked(header, data)))
+        return self._frames[1]
+
+    def _weights(self) -> bytes:
+        return self._held.parameters.tobytes()

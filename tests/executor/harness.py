@@ -1,0 +1,229 @@
+"""A scripted driver on the real control channel, and real task processes; Mesos and the scheduler are left out.
+
+It plays what scheduler/ does with memberships: a first attempt once all servers said hello, another after each server
+that was replaced. tests/integration shows that the real one agrees.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import grpc
+import grpc.aio
+
+from compute import TrainingSpec
+from proto import control_pb2 as control
+
+ATTACH = "/mesograd.Control/Attach"
+TIMEOUT_S = 90.0
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class TaskProcess:
+    """One running task."""
+
+    task_id: str
+    role: int
+    index: int
+    process: subprocess.Popen[bytes]
+    address: str = ""
+    log: Path = Path()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+@dataclass
+class ScriptedDriver:
+    """See the module."""
+
+    spec: TrainingSpec
+    directory: Path
+    checkpoint_url: str = ""
+    resume: bool = False
+    sources: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, TaskProcess] = field(default_factory=dict)
+    servers: list[TaskProcess] = field(default_factory=list)
+    attempt: int = 0
+    steps: dict[int, list[control.StepReport]] = field(default_factory=dict)
+    epochs: list[control.EpochReport] = field(default_factory=list)
+    validations: list[control.ValidationReport] = field(default_factory=list)
+    checkpoints: list[control.CheckpointReport] = field(default_factory=list)
+    failures: list[control.Failure] = field(default_factory=list)
+    finished: control.Finished | None = None
+
+    def __post_init__(self) -> None:
+        self._secret = secrets.token_hex(16)
+        self._streams: dict[str, Any] = {}
+        self._said_hello: set[str] = set()
+        self._news = asyncio.Condition()
+        self._count = 0
+        self._port = 0
+
+    # --- processes --------------------------------------------------------------------------------------------------
+
+    def launch(self, role: str, index: int) -> TaskProcess:
+        """Starts a task's process."""
+        self._count += 1
+        task_id = f"{role}-{index}.{self._count}"
+        description: dict[str, Any] = {
+            "role": role, "task_id": task_id, "job_id": "job", "control": f"127.0.0.1:{self._port}",
+            "secret": self._secret, "threads": 1,
+        }  # fmt: skip
+        if role == "server":
+            description["bind"] = f"127.0.0.1:{free_port()}"
+        log = self.directory / f"{task_id}.log"
+        with open(log, "wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "executor.task"], stdin=subprocess.PIPE, stdout=out, stderr=out,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "KMP_BLOCKTIME": "0"},
+            )  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(description).encode() + b"\n")
+        process.stdin.flush()
+        number = control.SERVER if role == "server" else control.WORKER
+        task = TaskProcess(task_id, number, index, process, description.get("bind", ""), log)
+        self.tasks[task_id] = task
+        return task
+
+    def add_worker(self) -> TaskProcess:
+        return self.launch("worker", sum(t.role == control.WORKER for t in self.tasks.values()))
+
+    async def replace_server(self, index: int) -> TaskProcess:
+        """Launches a new server in the place of one that died; the next attempt begins when it says hello."""
+        task = self.launch("server", index)
+        self.servers[index] = task
+        return task
+
+    def workers(self) -> list[TaskProcess]:
+        return [t for t in self.tasks.values() if t.role == control.WORKER]
+
+    # --- the control channel ----------------------------------------------------------------------------------------
+
+    async def _attach(self, requests: Any, context: Any) -> None:
+        metadata = dict(context.invocation_metadata())
+        if metadata.get("mesograd-secret") != self._secret:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "secret")
+        task_id = ""
+        async for message in requests:
+            body = message.WhichOneof("body")
+            if body == "hello":
+                task_id = message.hello.task_id
+                self._streams[task_id] = context
+                await context.write(control.DriverMessage(job=self._job()))
+                self._said_hello.add(task_id)
+                if self.attempt and message.hello.role == control.WORKER:
+                    await context.write(control.DriverMessage(membership=self._membership()))
+                await self._maybe_new_attempt()
+            async with self._news:
+                self._take(message)
+                self._news.notify_all()
+
+    def _take(self, message: control.TaskMessage) -> None:
+        if message.HasField("progress"):
+            for step in message.progress.steps:
+                self.steps.setdefault(step.step, []).append(step)
+            self.epochs.extend(message.progress.epochs)
+            self.validations.extend(message.progress.validations)
+            self.checkpoints.extend(message.progress.checkpoints)
+        elif message.HasField("failure"):
+            self.failures.append(message.failure)
+        elif message.HasField("finished"):
+            self.finished = message.finished
+
+    def _job(self) -> control.Job:
+        return control.Job(
+            job_id="job", spec=cloudpickle.dumps(self.spec), sources=self.sources, checkpoint_url=self.checkpoint_url,
+            resume=self.resume,
+        )  # fmt: skip
+
+    def _membership(self) -> control.Membership:
+        servers = [control.Server(index=s.index, task_id=s.task_id, address=s.address) for s in self.servers]
+        return control.Membership(attempt=self.attempt, servers=servers, workers=len(self.workers()))
+
+    async def _maybe_new_attempt(self) -> None:
+        ids = tuple(s.task_id for s in self.servers)
+        if all(i in self._said_hello for i in ids) and ids != getattr(self, "_served", ()):
+            self._served = ids
+            self.attempt += 1
+            for task_id, context in list(self._streams.items()):
+                if self.tasks[task_id].process.poll() is None:
+                    await context.write(control.DriverMessage(membership=self._membership()))
+
+    async def stop(self, checkpoint: bool) -> None:
+        for server in self.servers:
+            await self._streams[server.task_id].write(control.DriverMessage(stop=control.Stop(checkpoint=checkpoint)))
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
+        """Waits for what the tasks report to fulfil the condition."""
+
+        def met() -> bool:
+            return condition() or bool(self.failures)
+
+        async with asyncio.timeout(timeout_s), self._news:
+            await self._news.wait_for(met)
+        if not condition():
+            raise AssertionError(f"failed: {self.failures}")
+
+    async def until_step(self, step: int) -> None:
+        await self.until(lambda: any(s >= step for s in self.steps))
+
+    async def until_finished(self) -> control.Finished:
+        await self.until(lambda: self.finished is not None)
+        assert self.finished is not None
+        return self.finished
+
+
+@asynccontextmanager
+async def training(
+    spec: TrainingSpec, directory: Path, workers: int = 2, servers: int = 2, **options: Any
+) -> AsyncIterator[ScriptedDriver]:
+    """Starts a job's tasks; on leaving, none of them is left."""
+    directory.mkdir(parents=True, exist_ok=True)
+    driver = ScriptedDriver(spec, directory, **options)
+    server = grpc.aio.server()
+    method = grpc.stream_stream_rpc_method_handler(
+        driver._attach,
+        request_deserializer=control.TaskMessage.FromString,
+        response_serializer=control.DriverMessage.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler("mesograd.Control", {"Attach": method})
+    server.add_generic_rpc_handlers((handler,))
+    driver._port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        driver.servers = [driver.launch("server", index) for index in range(servers)]
+        for _ in range(workers):
+            driver.add_worker()
+        yield driver
+    finally:
+        for task in driver.tasks.values():
+            if task.process.poll() is None:
+                task.signal(signal.SIGCONT)
+                task.kill()
+            if task.process.stdin:
+                task.process.stdin.close()
+        await server.stop(None)
