@@ -52,7 +52,7 @@ _CLOSING = frozenset({Phase.CLOSING_TASKS, Phase.CLOSING_EXECUTORS, Phase.TEARIN
 
 
 class Framework:
-    """The job's state. Feed it every event with the time of a monotonic clock; carry out what it returns, in order.
+    """A job's state. Feed it every event with the time of a monotonic clock; carry out what it returns, in order.
 
     Invariants: a slot has at most one live task; a task id is used once; nothing is launched before the FrameworkID was
     saved; what is launched never exceeds what was offered; no offer is kept.
@@ -77,7 +77,9 @@ class Framework:
         self._suppressed = False
         self._signals = 0
         self._deadline = float("inf")  #: of the present phase
+        self._kill_at = float("inf")  #: when tasks that have not ended by themselves are killed
         self._marked: set[str] = set()
+        self._started_at: float | None = None
         self._reconciliation = Reconciliation(self.patience)
         self._out: list[act.Action] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -107,6 +109,7 @@ class Framework:
         self._out = []
         if self.phase is not Phase.OVER:
             self._handlers[type(event)](event, now)
+            self._ask_for_offers(now)
             self._advance(now)
         return self._out
 
@@ -279,8 +282,8 @@ class Framework:
         if hello.python_version != PYTHON_VERSION:
             self._do(act.Refuse(hello.task_id, "wrong Python version"))
             self._fail(
-                f"host {hello.host} runs Python {hello.python_version}, this driver {PYTHON_VERSION}; name an equal one "
-                "with --python",
+                f"host {hello.host} runs Python {hello.python_version}, this driver {PYTHON_VERSION}; "
+                "name an equal one with --python",
                 now,
             )
             return
@@ -355,7 +358,7 @@ class Framework:
             weights_sha256=finished.weights_sha256,
             metrics=dict(finished.metrics),
         )
-        self._close(now)
+        self._close(now, gently=True)
 
     # The end
 
@@ -383,20 +386,27 @@ class Framework:
             )
             self._close(now)
 
-    def _close(self, now: float) -> None:
-        """The outcome is known. Tasks are asked to end; those that cannot hear us are killed."""
+    def _close(self, now: float, gently: bool = False) -> None:
+        """The outcome is known. `gently`: tasks know it too, and get a moment to end by themselves."""
         self.phase, self._deadline = Phase.CLOSING_TASKS, now + self.patience.close_s
+        self._kill_at = now + self.patience.leave_s if gently else now
         for _, task in self.slots.tasks():
             if task.attached:
                 self._send_stop(task, self.outcome.error or "the job has finished", checkpoint=False)
-            else:
-                self._do(act.Kill(task.task_id, task.agent_id, self.patience.kill_grace_s))
+
+    def _kill_all(self) -> None:
+        self._kill_at = float("inf")
+        for _, task in self.slots.tasks():
+            self._do(act.Kill(task.task_id, task.agent_id, self.patience.kill_grace_s))
 
     def _advance(self, now: float) -> None:
         """Moves through the closing phases as far as it goes."""
         late = now >= self._deadline
         if self.phase is Phase.STOPPING and late:
             self._close(now)
+            late = False
+        if self.phase is Phase.CLOSING_TASKS and now >= self._kill_at:
+            self._kill_all()
         if self.phase is Phase.CLOSING_TASKS and (late or not self.framework_id or not any(self.slots.tasks())):
             for executor in self.executors.by_agent.values():
                 self._do(act.ShutdownExecutor(executor.executor_id, executor.agent_id))
@@ -426,6 +436,9 @@ class Framework:
     # Time
 
     def _on_tick(self, event: ev.Tick, now: float) -> None:
+        self._started_at = now if self._started_at is None else self._started_at
+        if not self.framework_id and now - self._started_at >= self.patience.subscribe_s:
+            self._fail(f"the Mesos master did not accept a subscription within {self.patience.subscribe_s:.0f} s", now)
         if not self.connected or self.phase in _CLOSING:
             return
         tasks = list(self.slots.tasks())
@@ -437,7 +450,6 @@ class Framework:
             self._do(act.Reconcile(tuple((task_id, agents[task_id]) for task_id in sorted(due))))
         if self._reconciliation.all_due(now):
             self._do(act.Reconcile(()))
-        self._ask_for_offers(now)
         self._check_starving(now)
 
     def _check_task(self, slot: Slot, task: Task, now: float) -> None:
@@ -465,7 +477,7 @@ class Framework:
 
     def _ask_for_offers(self, now: float) -> None:
         """One REVIVE per emptied slot, when its back-off ends: it lifts all filters."""
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not Phase.RUNNING or not self.connected:
             return
         silent = [s for s in self.slots.all if s.task is None and s.not_before <= now and not s.announced]
         for slot in silent:

@@ -48,7 +48,7 @@ def parse_master(text: str) -> LocalMaster | RemoteMaster:
         if is_zookeeper_url(text):
             parse_zookeeper_url(text)
             return RemoteMaster(text)
-        if "://" in text or "local" in text and "[" in text:
+        if "://" in text or ("local" in text and "[" in text):
             raise UsageError(expected)
         return RemoteMaster(format_address(*parse_address(text, DEFAULT_PORT)))
     except ValueError:

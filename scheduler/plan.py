@@ -62,6 +62,7 @@ class Patience:
     kill_grace_s: float = 3  #: SIGTERM to SIGKILL
     kill_s: float = 30  #: from KILL to a terminal status, before the task is given up
     stop_s: float = 20  #: from the user's stop to Finished
+    leave_s: float = 2  #: for tasks of a finished job to end by themselves, before they are killed
     close_s: float = 10  #: for tasks, then again for executors, then for the teardown to be gone
     subscribe_s: float = 60  #: for the master to accept the subscription
     starving_s: float = 15  #: without room to start, before the agents' totals are looked at

@@ -53,7 +53,7 @@ def dump(spec: Any) -> bytes:
     """Pickles `spec` with the user's code by value. Raises UsageError if something in it cannot travel."""
     with _by_value(user_modules()):
         try:
-            return cloudpickle.dumps(spec)
+            return bytes(cloudpickle.dumps(spec))
         except (TypeError, AttributeError, ValueError, RecursionError, NotImplementedError) as error:
             raise UsageError(f"the job cannot be sent to workers: {error}") from error
         except cloudpickle.pickle.PicklingError as error:

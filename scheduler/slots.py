@@ -112,7 +112,10 @@ class Slots:
         slot.announced = False
         if counts:
             slot.failures += 1
-        delay_s = patience.backoff_first_s * 2 ** (slot.failures - 2) if slot.failures >= 2 else 0.0
+        if slot.failures >= 2:
+            delay_s = patience.backoff_first_s * 2 ** (slot.failures - 2)
+        else:  # the first failure is made good at once; what is nobody's fault could otherwise repeat without end
+            delay_s = 0.0 if counts else patience.backoff_first_s
         slot.not_before = now + min(delay_s, patience.backoff_max_s)
 
     def progressed(self) -> None:

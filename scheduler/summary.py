@@ -19,7 +19,7 @@ from scheduler.outcome import Outcome
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """tensorboardX imports torch where it is installed, which costs 180 MB and two seconds and gives scalars nothing."""
+    """tensorboardX imports torch where it is installed: 180 MB and two seconds that scalars have no use for."""
     if "torch" in sys.modules:
         yield
         return
