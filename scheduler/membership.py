@@ -26,6 +26,11 @@ class Members:
         current = tuple(servers)
         return self if current == self.servers else Members(self.attempt + 1, current)
 
+    def complete(self, slots: Sequence[Slot]) -> bool:
+        """All of this set live; false for attempt 0, and while a lost server is being replaced."""
+        live = {slot.task.task_id for slot in slots if slot.task is not None}
+        return self.attempt > 0 and all(task_id in live for task_id, _ in self.servers)
+
     def message(self, workers: int) -> control_pb2.DriverMessage:
         servers = [
             control_pb2.Server(index=index, task_id=task_id, address=address)

@@ -1,7 +1,7 @@
 """Which task goes to which agent: offers and needs in, launches out. Pure.
 
 Servers first, because without all of them nothing trains, and spread over hosts, because a lost host should take as
-little state as possible. Then workers, each to the agent of the job's fewest tasks, so that they share the cores.
+little state as possible. Then workers, each to the agent of the fewest workers, so that they share the cores.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def place(
     hosts = {offer.agent_id: offer.hostname for offer in offers}
     hosts.update({agent_id: occupancy.hostname for agent_id, occupancy in running.items()})
     servers = {agent_id: running[agent_id].servers if agent_id in running else 0 for agent_id in hosts}
-    tasks = {
-        agent_id: servers[agent_id] + (running[agent_id].workers if agent_id in running else 0) for agent_id in hosts
-    }
+    workers = {agent_id: running[agent_id].workers if agent_id in running else 0 for agent_id in hosts}
     has_executor = {agent_id for agent_id, occupancy in running.items() if occupancy.executor}
     placements: dict[str, Placement] = {}
 
@@ -103,15 +101,18 @@ def place(
                 candidates, key=lambda c: (servers_on_host(c[0]), servers[c[0].agent_id], -c[1].cpus, c[0].agent_id)
             )
         else:
-            offer, left, fresh = min(candidates, key=lambda c: (tasks[c[0].agent_id], -c[1].cpus, c[0].agent_id))
+            offer, left, fresh = min(
+                candidates,
+                key=lambda c: (workers[c[0].agent_id], servers[c[0].agent_id], -c[1].cpus, c[0].agent_id),
+            )
         if offer.agent_id not in placements:
             executor, left = _take(left, executor_need) if fresh else (None, left)
             placements[offer.agent_id] = Placement(offer, executor, left)
         placement = placements[offer.agent_id]
         taken, placement.left = _take(placement.left, want.need)
         placement.launches.append(Launch(want, taken))
-        tasks[offer.agent_id] += 1
         servers[offer.agent_id] += want.role == "server"
+        workers[offer.agent_id] += want.role == "worker"
     return list(placements.values())
 
 

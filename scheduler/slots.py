@@ -13,8 +13,6 @@ from proto import control_pb2
 from scheduler.placement import Want
 from scheduler.plan import JobPlan, Patience
 
-_ROLES = {"worker": control_pb2.WORKER, "server": control_pb2.SERVER}
-
 
 @dataclass
 class Task:
@@ -33,7 +31,8 @@ class Task:
     doubtful_since: float | None = None  #: since when the master has lost sight of it
     asked_at: float | None = None  #: when the master was last asked about it
     killed_at: float | None = None
-    failure: str = ""  #: what it said itself on the control channel before it ended
+    failure: str = ""  #: why it ended, as it said itself on the control channel, or why we killed it
+    failure_detail: str = ""  #: the traceback it sent along
 
 
 @dataclass
@@ -55,6 +54,10 @@ class Slot:
     def next_task_id(self, plan: JobPlan) -> str:
         self.incarnation += 1
         return f"{plan.job_id}.{self.role}-{self.index}.{self.incarnation}"
+
+    def keeps_book(self) -> bool:
+        """Its task keeps the lease book: what is said to the job as a whole is said to it."""
+        return self.role == "server" and self.index == 0
 
     def joined(self) -> bool:
         """It has a live task that has said hello (whose stream may be broken at the moment)."""
@@ -100,10 +103,6 @@ class Slots:
     def slot(self, role: str, index: int) -> Slot:
         return next(slot for slot in self.all if slot.role == role and slot.index == index)
 
-    def can_train(self) -> bool:
-        """All servers and at least one worker have a task."""
-        return all(slot.task for slot in self.of("server")) and any(slot.task for slot in self.of("worker"))
-
     def vacate(self, slot: Slot, now: float, patience: Patience, counts: bool) -> None:
         """The slot's task is gone. `counts`: as a failure, with growing back-off; else it is relaunched soon."""
         if slot.task is not None:
@@ -122,7 +121,3 @@ class Slots:
         """The job got further: what failed before has been overcome."""
         for slot in self.all:
             slot.failures = 0
-
-
-def role_number(role: str) -> control_pb2.Role:
-    return _ROLES[role]
