@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,7 +42,7 @@ def compare(engine: str, layers: list[nn.Module], input_shape: tuple[int, ...], 
 
 @st.composite
 def conv_networks(draw: st.DrawFn) -> tuple[list[nn.Module], tuple[int, ...]]:
-    """conv [pool] [activation] [conv ...] flatten linear log-softmax, whose shapes fit; the order of the middle varies."""
+    """conv [pool] [activation] [conv ...] flatten linear log-softmax, whose shapes fit, in varying order."""
     channels = draw(st.integers(1, 4))
     shape: tuple[int, ...] = (channels, draw(st.integers(5, 12)), draw(st.integers(5, 12)))
     first = shape
@@ -98,7 +100,7 @@ def test_fully_connected_networks_agree_with_torch(
     engine: str, sizes: list[int], activation: type[nn.Module], batch: int, seed: int
 ) -> None:
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), activation()]
     compare(engine, [*layers, nn.LogSoftmax()], (sizes[0],), batch, seed)
 
