@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,9 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 LOG_LINES = 10
 _POLL_S = 0.03
+# Daemons that this process has started, by the cluster's directory and their names: to be reaped, and not to be dropped
+# while they run on after a cluster that is not ephemeral.
+_children_of: dict[Path, dict[str, subprocess.Popen[bytes]]] = {}
 # What a user set for other Mesos programs must not reach the daemons: each takes its flags from MESOS_ variables too.
 _FOREIGN_VARIABLES = ("MESOS_", "LIBPROCESS_", "GLOG_")
 
@@ -94,7 +97,7 @@ class EmbeddedCluster:
         if directory is None:
             directory = tempfile.mkdtemp(prefix="mesograd-cluster-")
         self.directory = Path(directory).resolve()
-        self._children: dict[str, subprocess.Popen[bytes]] = {}  # by the daemon's name, to be reaped
+        self._children = _children_of.setdefault(self.directory, {})
         self._watcher: subprocess.Popen[bytes] | None = None
 
     # --- the whole cluster ---------------------------------------------------------------------------------------
@@ -173,8 +176,6 @@ class EmbeddedCluster:
             daemon = state.layout.daemon(name)
             if state.process(daemon):
                 raise ClusterError(f"{name} is running already", exit_code=2)
-            if self.ephemeral and self._watcher is None:
-                raise ClusterError("an ephemeral cluster is started with up()", exit_code=2)
             self._launch(state, daemon)
             state.save()
             self._wait_until_it_serves(daemon, state)
@@ -263,6 +264,7 @@ class EmbeddedCluster:
                 shutil.rmtree(daemon.directory)
 
     def _launch(self, state: ClusterState, daemon: Daemon) -> None:
+        self._reap(daemon.name)
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_VARIABLES)
         }
@@ -303,11 +305,13 @@ class EmbeddedCluster:
                 raise ClusterError(f"{name} is not running", exit_code=2)
             process.send_signal(number)
             self._wait_until(lambda: state.process(daemon) is None, f"{name} does not end", timeout_s=STOP_TIMEOUT_S)
-            self._reap()
+            self._reap(name)
 
     def _end_everything(self) -> None:
         left = cluster_processes.end_cluster_processes(self.directory)
-        self._reap()
+        if not left:
+            for name in list(self._children):
+                self._reap(name)
         if self._watcher is not None:
             pipe: IO[bytes] | None = self._watcher.stdin
             if pipe is not None:
@@ -317,8 +321,11 @@ class EmbeddedCluster:
         if left:
             raise ClusterError(f"processes {', '.join(map(str, left))} of {self.directory} cannot be killed")
 
-    def _reap(self) -> None:
-        self._children = {name: child for name, child in self._children.items() if child.poll() is None}
+    def _reap(self, name: str) -> None:
+        """Forgets a daemon that has ended, if it was a child of this process."""
+        child = self._children.pop(name, None)
+        if child is not None:
+            child.wait(STOP_TIMEOUT_S)
 
     def _wait_for_agents(self, state: ClusterState) -> None:
         expected = {daemon.port for daemon in state.layout.of_kind("agent")}
@@ -328,29 +335,31 @@ class EmbeddedCluster:
             found = leading(state.layout.bind, masters)
             return found is not None and expected <= {agent.port for agent in found[1] if agent.active}
 
-        self._wait_until(registered, "not every agent has registered with a leading master", state)
+        self._wait_until(registered, "not every agent has registered with a leading master", state, self.names)
 
     def _wait_until_it_serves(self, daemon: Daemon, state: ClusterState) -> None:
         ip, port = state.layout.bind, daemon.port
         serves = zookeeper_serves if daemon.kind == "zookeeper" else mesos_serves
-        self._wait_until(lambda: serves(ip, port), f"{daemon.name} does not answer on port {port}", state)
+        self._wait_until(lambda: serves(ip, port), f"{daemon.name} does not answer on port {port}", state, [daemon.name])
 
     def _wait_until(
         self,
         condition: Callable[[], bool],
         complaint: str,
         state: ClusterState | None = None,
+        starting: Sequence[str] = (),
         timeout_s: float = START_TIMEOUT_S,
     ) -> None:
-        """Polls until `condition`; with `state`, a child of ours that dies meanwhile is an error with its log."""
+        """Polls until `condition`; a daemon in `starting` that dies meanwhile is an error with the end of its log."""
         deadline = time.monotonic() + timeout_s
         while not condition():
-            for name, child in self._children.items() if state else ():
-                if child.poll() is not None and state and state.records[name].pid == child.pid:
-                    daemon = state.layout.daemon(name)
-                    raise ClusterError(f"{name} ended with {_ending(child.returncode)} while starting;{_tail(daemon)}")
+            for name in starting:
+                child = self._children.get(name)
+                if state and child and child.poll() is not None:
+                    tail = _tail(state.layout.daemon(name))
+                    raise ClusterError(f"{name} ended with {_ending(child.returncode)} while starting;{tail}")
             if time.monotonic() > deadline:
-                logs = f"; logs: {self.directory}/*/log" if state else ""
+                logs = f"; logs: {self.directory}/*/log" if starting else ""
                 raise ClusterError(f"{complaint} after {timeout_s:.0f} s{logs}")
             time.sleep(_POLL_S)
 
