@@ -1,8 +1,10 @@
 """The Mesos programs as docker/mesos builds them, without a cluster around them."""
 
+import http.client
 import os
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +94,21 @@ def test_a_signal_ends_a_master_cleanly(tmp_path: Path, number: signal.Signals) 
         wait_until(lambda: mesos_serves("127.0.0.1", port), "the master serves")
         master.send_signal(number)
         assert master.wait(TIMEOUT_S) == 0
+
+
+def test_every_endpoint_of_an_agent_answers(tmp_path: Path) -> None:
+    """Those that need parts which our program makes instead of Mesos's own main among them."""
+    port = PortChooser().one()
+    arguments = [f"--port={port}", "--ip=127.0.0.1", f"--work_dir={tmp_path}/work", f"--runtime_dir={tmp_path}/run"]
+    arguments += ["--master=127.0.0.1:1", "--launcher=posix", "--isolation=posix/cpu,posix/mem"]
+    paths = ["/state", "/version", "/containers", "/containerizer/debug", "/monitor/statistics", "/metrics/snapshot"]
+    with running("mesos-agent", *arguments) as agent:
+        wait_until(lambda: mesos_serves("127.0.0.1", port), "the agent serves")
+        for path in [*paths, "/files/debug", "/flags", "/help", "/__processes__"]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=TIMEOUT_S) as response:
+                assert response.status == http.client.OK, path
+        agent.terminate()
+        assert agent.wait(TIMEOUT_S) == 0
 
 
 def test_flags_from_variables_and_files(tmp_path: Path) -> None:
