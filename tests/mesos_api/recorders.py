@@ -6,18 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 CALLBACKS_OF_SCHEDULER = (
-    "registered reregistered disconnected processHeartBeat resourceOffers inverseOffers offerRescinded "
-    "inverseOfferRescinded statusUpdate frameworkMessage slaveLost executorLost error connectionFailed callbackFailed"
-).split()
+    *("registered", "reregistered", "disconnected", "processHeartBeat", "error", "connectionFailed", "callbackFailed"),
+    *("resourceOffers", "inverseOffers", "offerRescinded", "inverseOfferRescinded"),
+    *("statusUpdate", "frameworkMessage", "slaveLost", "executorLost"),
+)
 CALLBACKS_OF_EXECUTOR = (
-    "registered reregistered disconnected launchTask launchTaskGroup killTask frameworkMessage shutdown error"
-).split()
+    *("registered", "reregistered", "disconnected", "shutdown", "error"),
+    *("launchTask", "launchTaskGroup", "killTask", "frameworkMessage"),
+)
 
 
 class Recorder:
     """Its `seen` holds (callback, arguments without the driver) in order; `on` maps a callback to what it shall do."""
 
-    callbacks: tuple[str, ...] | list[str] = ()
+    callbacks: tuple[str, ...] = ()
 
     def __init__(self, **on: Callable[..., Any]) -> None:
         self.on = on
