@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,5 +175,4 @@ def test_the_master_restarts(mesos: RealMesos) -> None:
     sched.wait("resourceOffers", timeout_s=20)
     driver.teardown()
     assert driver.join(5)
-    with urllib.request.urlopen(f"http://{mesos.master}/version", timeout=10) as answer:
-        assert json.load(answer)["version"] == "1.11.0"
+    mesos.wait_no_framework()
