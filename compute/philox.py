@@ -1,8 +1,8 @@
 """Random numbers that are the same on every machine and with every numpy version.
 
 Only Philox's raw bits are used: the algorithm (Salmon et al., 2011) fixes them, whereas numpy's distributions may
-change between versions. A stream is named by a domain, a seed and up to three indices, so that any worker can draw the numbers
-of any step, micro-batch and layer without having drawn those before.
+change between versions. A stream is named by a domain, a seed and up to three indices, so that any worker can draw the
+numbers of any step, micro-batch and layer without having drawn those before.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class BookKeeper:
         self._outgoing = control.Progress()
         self._restored = asyncio.Event()
         self._weights_arrived = asyncio.Event()
-        self._finished: control.Finished.Reason.ValueType | None = None
+        self._finished: control.Finished.Reason | None = None
         self._stop: control.Stop | None = None
 
     async def run(self) -> None:
@@ -318,7 +318,7 @@ class BookKeeper:
                 peer.session.send(Header(attempt=self.attempt, commit=order))
         self._on_committed(order)
 
-    def _fail(self, kind: control.Failure.Kind.ValueType, summary: str) -> None:
+    def _fail(self, kind: control.Failure.Kind, summary: str) -> None:
         self._flush_progress()
         self._tell_driver(control.TaskMessage(failure=control.Failure(kind=kind, summary=summary)))
 
@@ -327,7 +327,7 @@ class BookKeeper:
             self._tell_driver(control.TaskMessage(progress=self._outgoing))
             self._outgoing = control.Progress()
 
-    async def _finish(self, book: LeaseBook, reason: control.Finished.Reason.ValueType) -> None:
+    async def _finish(self, book: LeaseBook, reason: control.Finished.Reason) -> None:
         self._flush_progress()
         for peer in self._peers:
             if peer.session is not None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -80,10 +81,9 @@ class ControlClient:
             failures += 1
 
     async def _attach(self) -> None:
-        options = [*grpc_options(), ("grpc.max_reconnect_backoff_ms", 2000)]
-        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
+        async with grpc.aio.insecure_channel(self._address, options=grpc_options()) as channel:
             await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-            call = channel.stream_stream(
+            call: Any = channel.stream_stream(
                 ATTACH_METHOD,
                 request_serializer=TaskMessage.SerializeToString,
                 response_deserializer=DriverMessage.FromString,
@@ -100,7 +100,7 @@ class ControlClient:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
 
-    async def _write(self, call: "grpc.aio.StreamStreamCall[TaskMessage, DriverMessage]") -> None:
+    async def _write(self, call: Any) -> None:
         while True:
             while self._outbox:
                 await call.write(self._outbox[0])

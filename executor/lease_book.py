@@ -56,14 +56,14 @@ class Report:
 class Finish:
     """The job is over; all checkpoints are written."""
 
-    reason: control.Finished.Reason.ValueType
+    reason: control.Finished.Reason
 
 
 @dataclass(frozen=True)
 class Fail:
     """The job cannot go on."""
 
-    kind: control.Failure.Kind.ValueType
+    kind: control.Failure.Kind
     summary: str
 
 
@@ -159,7 +159,7 @@ class LeaseBook:
         self._last_commit: float | None = None
         self._unwritten: set[int] = set()
         self._written: set[int] = {start.step} if start.step else set()
-        self._stopping: control.Finished.Reason.ValueType | None = None
+        self._stopping: control.Finished.Reason | None = None
         self._begun = False
 
     # --- what may be asked ------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ class LeaseBook:
                 epoch=self.plan.epoch(self.step),
                 step_in_epoch=self.plan.step_in_epoch(self.step),
                 level=node.level,
-                index=node.index,
+                index=node.position,
                 first=first,
                 last=last,
             )
@@ -469,7 +469,7 @@ class LeaseBook:
             return self._end(control.Finished.END_WHEN)
         return self._begin_step(now)
 
-    def _end(self, reason: control.Finished.Reason.ValueType) -> list[Action]:
+    def _end(self, reason: control.Finished.Reason) -> list[Action]:
         self.phase = Phase.FINISHING
         self._stopping = reason
         actions: list[Action] = []

@@ -41,7 +41,7 @@ class LeaseComputer:
 
     def warm_up(self) -> float:
         """Opens the data, makes the plan of a full micro-batch; returns the seconds that one takes."""
-        self.load_parameters([memoryview(self._job.initial_parameters()).cast("B")])
+        self.load_parameters([self._job.initial_parameters().data.cast("B")])
         seconds = 0.0
         for _ in range(WARM_UP_ROUNDS):
             begun = time.monotonic()
@@ -82,21 +82,21 @@ class LeaseComputer:
         return [[float(v) for v in metric.sums(output, target)] for metric in validation.metrics]
 
     def _reduce(self, step: int, node: Node, leaves: int, progress: Callable[[], None]) -> Partial:
-        while node.level and Node(node.level - 1, 2 * node.index + 1).leaves(leaves)[0] >= leaves:
-            node = Node(node.level - 1, 2 * node.index)  # without a right child a node is its left one
+        while node.level and Node(node.level - 1, 2 * node.position + 1).leaves(leaves)[0] >= leaves:
+            node = Node(node.level - 1, 2 * node.position)  # without a right child a node is its left one
         if not node.level:
             partial = Partial(self._program.gradients)
-            self._leaf(step, node.index, partial)
+            self._leaf(step, node.position, partial)
             progress()
             return partial
-        left = self._reduce(step, Node(node.level - 1, 2 * node.index), leaves, progress)
+        left = self._reduce(step, Node(node.level - 1, 2 * node.position), leaves, progress)
         kept = self._partials.get(node.level)
         if kept is None:
             kept = self._partials[node.level] = np.empty_like(self._program.gradients)
         if left.gradient is not kept:
             np.copyto(kept, left.gradient)
             left.gradient = kept
-        return left.add(self._reduce(step, Node(node.level - 1, 2 * node.index + 1), leaves, progress))
+        return left.add(self._reduce(step, Node(node.level - 1, 2 * node.position + 1), leaves, progress))
 
     def _leaf(self, step: int, leaf: int, partial: Partial) -> None:
         spec, plan = self._job.spec, self._job.plan

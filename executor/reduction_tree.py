@@ -1,6 +1,6 @@
 """The fixed binary tree over micro-batches that gives every floating-point addition of a step its place.
 
-Leaf j is micro-batch j. A node (level l, index i) spans the leaves [i * 2^l, (i + 1) * 2^l). Its value is the sum of
+Leaf j is micro-batch j. A node (level l, position i) spans the leaves [i * 2^l, (i + 1) * 2^l). Its value is the sum of
 its two children; where a step has fewer leaves than the node spans, a node with one child present is that child. The
 sum therefore depends on the number of leaves alone, not on who computed what, in which order it arrived, or how large
 the pieces were in which it came.
@@ -21,21 +21,21 @@ class Node(NamedTuple):
     """Position in the tree."""
 
     level: int
-    index: int
+    position: int
 
     @property
     def parent(self) -> "Node":
         """The node one level up."""
-        return Node(self.level + 1, self.index >> 1)
+        return Node(self.level + 1, self.position >> 1)
 
     @property
     def sibling(self) -> "Node":
         """The other child of the parent."""
-        return Node(self.level, self.index ^ 1)
+        return Node(self.level, self.position ^ 1)
 
     def leaves(self, count: int) -> tuple[int, int]:
         """The range [first, last) of leaves it spans in a tree of `count` leaves."""
-        return min(self.index << self.level, count), min((self.index + 1) << self.level, count)
+        return min(self.position << self.level, count), min((self.position + 1) << self.level, count)
 
 
 @dataclass
@@ -91,7 +91,7 @@ class ReductionTree:
 
     def exists(self, node: Node) -> bool:
         """Whether the tree has such a node."""
-        return 0 <= node.level <= self._root.level and node.index >= 0 and node.index << node.level < self.leaves
+        return 0 <= node.level <= self._root.level and node.position >= 0 and node.position << node.level < self.leaves
 
     def covers(self, node: Node) -> bool:
         """Whether the value of `node` is already part of what is here."""
@@ -113,7 +113,7 @@ class ReductionTree:
             return False
         # Pieces of this node that came earlier, in a finer cut, are part of the value that has come now.
         for other in [n for n in self._present if n.level < node.level]:
-            if other.index >> (node.level - other.level) == node.index:
+            if other.position >> (node.level - other.level) == node.position:
                 del self._present[other]
         self._present[node] = value
         while node != self._root:

@@ -64,7 +64,7 @@ class ParameterServer:
         Raises:
             InputError: the port cannot be had.
         """
-        handler = grpc.stream_stream_rpc_method_handler(self._serve)
+        handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
         service, method = EXCHANGE_METHOD.strip("/").split("/")
         self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
         try:
@@ -128,6 +128,9 @@ class ParameterServer:
             logger.warning("%s: %s", session.peer, error)
             session.refuse(self._attempt, Refusal.MALFORMED, reason=str(error))
             await session.drain(GRACE_S)
+        except Exception as error:  # noqa: BLE001 - gRPC would only log it; it is this server that has failed
+            if not self._failed.done():
+                self._failed.set_exception(error)
         finally:
             self._sessions.discard(session)
             self._wants.pop(session, None)
@@ -306,7 +309,7 @@ class ParameterServer:
     def _parameter_frames(self) -> list[bytes]:
         held = self._held
         if self._frames[0] != held.version:
-            data = memoryview(held.parameters).cast("B")
+            data = held.parameters.data.cast("B")
 
             def header(offset: int) -> Header:
                 return Header(

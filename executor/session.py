@@ -53,7 +53,7 @@ class Session:
         if self._queued_bytes > MAX_QUEUED_BYTES:
             self.abort()
 
-    def refuse(self, attempt: int, code: Refusal.Code.ValueType, step: int = 0, reason: str = "") -> None:
+    def refuse(self, attempt: int, code: Refusal.Code, step: int = 0, reason: str = "") -> None:
         """Says that a frame was not taken."""
         self.send(Header(attempt=attempt, refusal=Refusal(code=code, step=step, reason=reason)))
 
@@ -126,7 +126,7 @@ class Connection:
         except asyncio.CancelledError:
             await self._channel.close()
             raise
-        call = self._channel.stream_stream(EXCHANGE_METHOD)(metadata=((SECRET_KEY, self._secret),))
+        call: Any = self._channel.stream_stream(EXCHANGE_METHOD)(metadata=((SECRET_KEY, self._secret),))
         self._session = Session(call, self._peer)
         return self._session
 

@@ -240,7 +240,7 @@ class _Attendance:
             await self._arrived.wait()
 
     def _push(self, grant: Grant, value: Partial) -> None:
-        gradient = memoryview(value.gradient).cast("B")
+        gradient = value.gradient.data.cast("B")
         for k, (session, (begin, end)) in enumerate(zip(self._sessions, self._bounds, strict=True)):
             self._inboxes[k].wanted = grant.step
             data = gradient[4 * begin : 4 * end]

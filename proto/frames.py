@@ -11,9 +11,8 @@ from proto.exchange_pb2 import Header
 
 CHUNK_BYTES = 1 << 20  # 1 MB chunks moved most bytes per second through gRPC streams, see docs/architecture.md
 MAX_HEADER_BYTES = 1 << 16
-MAX_FRAME_BYTES = CHUNK_BYTES + MAX_HEADER_BYTES + 4
 
-_LENGTH = struct.Struct("<I")
+_PREFIX = struct.Struct("<II")
 
 EXCHANGE_METHOD = "/mesograd.Exchange/Stream"
 SECRET_KEY = "mesograd-secret"
@@ -24,16 +23,16 @@ class FrameError(ValueError):
 
 
 def encode(header: Header, payload: bytes | memoryview = b"") -> bytes:
-    """One frame of `header` and `payload`; sets the header's checksum.
+    """One frame of `header` and `payload`.
 
     Raises:
         ValueError: the payload is larger than a chunk.
     """
     if len(payload) > CHUNK_BYTES:
         raise ValueError(f"payload of {len(payload)} bytes exceeds the chunk size {CHUNK_BYTES}")
-    header.checksum = checksum(payload)
     head = header.SerializeToString()
-    return b"".join((_LENGTH.pack(len(head)), head, payload))
+    body = b"".join((head, payload))
+    return b"".join((_PREFIX.pack(len(head), google_crc32c.value(body)), body))
 
 
 def decode(frame: bytes) -> tuple[Header, memoryview]:
@@ -42,27 +41,19 @@ def decode(frame: bytes) -> tuple[Header, memoryview]:
     Raises:
         FrameError: it is not well formed, or the checksum differs.
     """
-    if len(frame) < _LENGTH.size:
-        raise FrameError(f"frame of {len(frame)} bytes has no header length")
-    (size,) = _LENGTH.unpack_from(frame)
-    if size > MAX_HEADER_BYTES or _LENGTH.size + size > len(frame):
+    if len(frame) < _PREFIX.size:
+        raise FrameError(f"frame of {len(frame)} bytes is too short to be one")
+    size, checksum = _PREFIX.unpack_from(frame)
+    body = frame[_PREFIX.size :]
+    if size > MAX_HEADER_BYTES or size > len(body):
         raise FrameError(f"header length {size} does not fit a frame of {len(frame)} bytes")
-    view = memoryview(frame)
+    if google_crc32c.value(body) != checksum:
+        raise FrameError("the checksum differs")
     try:
-        header = Header.FromString(view[_LENGTH.size : _LENGTH.size + size].tobytes())
+        header = Header.FromString(body[:size])
     except DecodeError as error:
         raise FrameError(f"header does not parse: {error}") from None
-    payload = view[_LENGTH.size + size :]
-    if checksum(payload) != header.checksum:
-        raise FrameError("checksum of the payload differs")
-    return header, payload
-
-
-def checksum(payload: bytes | memoryview) -> int:
-    """CRC-32C (RFC 3720, appendix B.4) of the payload; 0 for an empty one."""
-    if not len(payload):
-        return 0
-    return int(google_crc32c.value(bytes(payload)))  # its C extension takes nothing but bytes
+    return header, memoryview(body)[size:]
 
 
 def chunked(header: Callable[[int], Header], payload: memoryview) -> Iterator[bytes]:
@@ -108,6 +99,9 @@ def grpc_options() -> list[tuple[str, Any]]:
     return [
         ("grpc.max_send_message_length", 64 << 20),
         ("grpc.max_receive_message_length", 64 << 20),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

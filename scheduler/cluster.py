@@ -26,10 +26,11 @@ import psutil
 from scheduler import cluster_processes
 from scheduler.cluster_binaries import find_mesos, find_zookeeper, mesograd_home
 from scheduler.cluster_errors import ClusterError
-from scheduler.cluster_layout import ClusterOptions, Daemon, plan, zookeeper_configuration
-from scheduler.cluster_master import RegisteredAgent, leading
+from scheduler.cluster_layout import ClusterOptions, Daemon, plan
+from scheduler.cluster_master import RegisteredAgent, leading, mesos_serves
 from scheduler.cluster_ports import PortChooser
-from scheduler.cluster_state import ClusterState, ProcessRecord, locked, state_path
+from scheduler.cluster_state import ClusterState, ProcessRecord, locked
+from scheduler.cluster_zookeeper import write_configuration, zookeeper_serves
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -123,11 +124,10 @@ class EmbeddedCluster:
                 for daemon in layout.daemons:
                     daemon.directory.mkdir(mode=0o700)
                     if daemon.kind == "zookeeper":
-                        text = zookeeper_configuration(daemon, layout.bind)
-                        (daemon.directory / "zoo.cfg").write_text(text)
+                        write_configuration(daemon.directory, layout.bind, daemon.port)
                     self._launch(state, daemon)
-                    if daemon.kind == "zookeeper":  # whoever is refused once waits for seconds
-                        self._wait_until_it_listens(daemon, state)
+                    if daemon.kind == "zookeeper":
+                        self._wait_until_it_serves(daemon, state)
                 state.save()
                 self._wait_for_agents(state)
             except BaseException:
@@ -177,7 +177,7 @@ class EmbeddedCluster:
                 raise ClusterError("an ephemeral cluster is started with up()", exit_code=2)
             self._launch(state, daemon)
             state.save()
-            self._wait_until_it_listens(daemon, state)
+            self._wait_until_it_serves(daemon, state)
 
     def stop(self, name: str) -> None:
         """Ends a daemon with SIGTERM; executors of an agent live on, as when a real agent is restarted."""
@@ -330,9 +330,10 @@ class EmbeddedCluster:
 
         self._wait_until(registered, "not every agent has registered with a leading master", state)
 
-    def _wait_until_it_listens(self, daemon: Daemon, state: ClusterState) -> None:
-        complaint = f"{daemon.name} does not listen on port {daemon.port}"
-        self._wait_until(lambda: _listens(daemon, state), complaint, state)
+    def _wait_until_it_serves(self, daemon: Daemon, state: ClusterState) -> None:
+        ip, port = state.layout.bind, daemon.port
+        serves = zookeeper_serves if daemon.kind == "zookeeper" else mesos_serves
+        self._wait_until(lambda: serves(ip, port), f"{daemon.name} does not answer on port {port}", state)
 
     def _wait_until(
         self,
@@ -354,17 +355,6 @@ class EmbeddedCluster:
             time.sleep(_POLL_S)
 
 
-def _listens(daemon: Daemon, state: ClusterState) -> bool:
-    process = state.process(daemon)
-    try:
-        return process is not None and any(
-            connection.status == psutil.CONN_LISTEN and connection.laddr.port == daemon.port
-            for connection in process.net_connections("inet")
-        )
-    except psutil.Error:
-        return False
-
-
 def _ending(returncode: int) -> str:
     return f"exit code {returncode}" if returncode >= 0 else signal.Signals(-returncode).name
 
@@ -376,4 +366,4 @@ def _tail(daemon: Daemon) -> str:
     return f" last lines of {daemon.log}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-__all__ = ["ClusterError", "ClusterOptions", "DaemonStatus", "EmbeddedCluster", "default_directory", "state_path"]
+__all__ = ["ClusterError", "ClusterOptions", "DaemonStatus", "EmbeddedCluster", "default_directory"]

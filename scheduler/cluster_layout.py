@@ -10,10 +10,10 @@ import psutil
 
 from scheduler.cluster_binaries import ZooKeeper
 from scheduler.cluster_errors import ClusterError
+from scheduler.cluster_zookeeper import zookeeper_command
 
 PORTS_PER_AGENT = 100
 QUORUM = 2
-ZOOKEEPER_TICK_MS = 500
 ZOOKEEPER_PATH = "/mesos"
 # Half of Mesos's default: an embedded cluster shall elect a new leader within seconds.
 ZOOKEEPER_SESSION = "4secs"
@@ -125,7 +125,8 @@ def plan(
     daemons: list[Daemon] = []
     ip = options.bind
     if zookeeper is not None:
-        keeper = _zookeeper(directory / "zookeeper", zookeeper, ip, span(1)[0])
+        home = directory / "zookeeper"
+        keeper = Daemon(home.name, zookeeper_command(zookeeper, home), span(1)[0], home)
         daemons.append(keeper)
         zk = f"zk://{ip}:{keeper.port}{ZOOKEEPER_PATH}"
     masters = []
@@ -180,29 +181,3 @@ def _common_flags(home: Path, ip: str, port: int) -> dict[str, str]:
 def _command(mesos: Path, program: str, flags: Mapping[str, str], more: Mapping[str, str]) -> tuple[str, ...]:
     merged = {**flags, **more}
     return (str(mesos / "bin" / program), *(f"--{name}={value}" for name, value in merged.items()))
-
-
-def _zookeeper(home: Path, installed: ZooKeeper, ip: str, port: int) -> Daemon:
-    argv = (
-        str(installed.java),
-        "-Xmx128m",
-        "-XX:TieredStopAtLevel=1",  # it starts faster, and does next to nothing
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        "-cp",
-        ":".join(map(str, installed.jars)),
-        "org.apache.zookeeper.server.ZooKeeperServerMain",
-        str(home / "zoo.cfg"),
-    )
-    return Daemon(home.name, argv, port, home)
-
-
-def zookeeper_configuration(daemon: Daemon, ip: str) -> str:
-    """Text of zoo.cfg."""
-    lines = {
-        "dataDir": daemon.directory / "data",
-        "clientPort": daemon.port,
-        "clientPortAddress": ip,
-        "tickTime": ZOOKEEPER_TICK_MS,
-        "admin.enableServer": "false",
-    }
-    return "".join(f"{name}={value}\n" for name, value in lines.items())

@@ -1,4 +1,4 @@
-"""Asking Mesos masters over HTTP who leads and which agents are registered."""
+"""Asking Mesos daemons over HTTP whether they serve, who leads, and which agents are registered."""
 
 import http.client
 import json
@@ -19,6 +19,18 @@ class RegisteredAgent:
     active: bool
     resources: dict[str, Any]  # cpus, mem, disk in Mesos's units (mem, disk: MB), ports as text
     used: dict[str, Any]
+
+
+def mesos_serves(host: str, port: int) -> bool:
+    """True if a master or an agent answers HTTP requests at `host:port`."""
+    connection = http.client.HTTPConnection(host, port, timeout=REQUEST_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def registered_agents(host: str, port: int) -> list[RegisteredAgent] | None:

@@ -38,8 +38,8 @@ class CustomLayer(Module):
     """Base for your own layers; works in every engine and needs nothing but numpy.
 
     Override `forward` and `backward`, and `output_shape` and `parameters` where the defaults (same shape, no
-    parameters) do not fit. Call `super().__init__(name)` if you define `__init__`. Keep no per-batch state in `self`: use
-    `context.saved`. Results must depend on nothing but the arguments and `context.stream()`.
+    parameters) do not fit. Call `super().__init__(name)` if you define `__init__`. Keep no per-batch state in `self`:
+    use `context.saved`. Results must depend on nothing but the arguments and `context.stream()`.
 
         class Scale(nn.CustomLayer):
             def parameters(self, input_shape):

@@ -24,6 +24,7 @@ import grpc.aio
 
 from compute import TrainingSpec
 from proto import control_pb2 as control
+from proto.frames import grpc_options
 
 ATTACH = "/mesograd.Control/Attach"
 TIMEOUT_S = 90.0
@@ -77,7 +78,7 @@ class ScriptedDriver:
 
     def __post_init__(self) -> None:
         self._secret = secrets.token_hex(16)
-        self._streams: dict[str, Any] = {}
+        self._outboxes: dict[str, asyncio.Queue[control.DriverMessage]] = {}
         self._said_hello: set[str] = set()
         self._news = asyncio.Condition()
         self._count = 0
@@ -132,12 +133,14 @@ class ScriptedDriver:
             body = message.WhichOneof("body")
             if body == "hello":
                 task_id = message.hello.task_id
-                self._streams[task_id] = context
-                await context.write(control.DriverMessage(job=self._job()))
+                outbox = self._outboxes[task_id] = asyncio.Queue()
+                writer = asyncio.create_task(self._write(context, outbox))
+                context.add_done_callback(lambda _, writer=writer: writer.cancel())
+                outbox.put_nowait(control.DriverMessage(job=self._job()))
                 self._said_hello.add(task_id)
                 if self.attempt and message.hello.role == control.WORKER:
-                    await context.write(control.DriverMessage(membership=self._membership()))
-                await self._maybe_new_attempt()
+                    outbox.put_nowait(control.DriverMessage(membership=self._membership()))
+                self._maybe_new_attempt()
             async with self._news:
                 self._take(message)
                 self._news.notify_all()
@@ -164,18 +167,21 @@ class ScriptedDriver:
         servers = [control.Server(index=s.index, task_id=s.task_id, address=s.address) for s in self.servers]
         return control.Membership(attempt=self.attempt, servers=servers, workers=len(self.workers()))
 
-    async def _maybe_new_attempt(self) -> None:
+    async def _write(self, context: Any, outbox: "asyncio.Queue[control.DriverMessage]") -> None:
+        while True:
+            await context.write(await outbox.get())
+
+    def _maybe_new_attempt(self) -> None:
         ids = tuple(s.task_id for s in self.servers)
         if all(i in self._said_hello for i in ids) and ids != getattr(self, "_served", ()):
             self._served = ids
             self.attempt += 1
-            for task_id, context in list(self._streams.items()):
-                if self.tasks[task_id].process.poll() is None:
-                    await context.write(control.DriverMessage(membership=self._membership()))
+            for outbox in self._outboxes.values():
+                outbox.put_nowait(control.DriverMessage(membership=self._membership()))
 
     async def stop(self, checkpoint: bool) -> None:
         for server in self.servers:
-            await self._streams[server.task_id].write(control.DriverMessage(stop=control.Stop(checkpoint=checkpoint)))
+            self._outboxes[server.task_id].put_nowait(control.DriverMessage(stop=control.Stop(checkpoint=checkpoint)))
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
         """Waits for what the tasks report to fulfil the condition."""
@@ -204,7 +210,7 @@ async def training(
     """Starts a job's tasks; on leaving, none of them is left."""
     directory.mkdir(parents=True, exist_ok=True)
     driver = ScriptedDriver(spec, directory, **options)
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=grpc_options())
     method = grpc.stream_stream_rpc_method_handler(
         driver._attach,
         request_deserializer=control.TaskMessage.FromString,

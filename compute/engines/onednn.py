@@ -1,0 +1,167 @@
+"""The engine `onednn`: batch-last stages on oneDNN's kernels."""
+
+from __future__ import annotations
+
+from ctypes import c_char, c_float, c_int, c_int64, c_void_p
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compute import nn
+from compute.engines import dnnl
+from compute.engines.backend import Backend, Call, Pooling, strides_of
+from compute.engines.batch_last import BatchLastEngine
+from compute.engines.libraries import load_openmp
+from compute.errors import InputError
+from compute.memory import aligned
+from compute.program import Engine, Program
+
+Array = NDArray[np.float32]
+
+_FORWARD: dict[type[nn.Module], int] = {nn.Tanh: dnnl.TANH, nn.ReLU: dnnl.RELU}
+_BACKWARD_FROM_OUTPUT: dict[type[nn.Module], int] = {nn.Tanh: dnnl.TANH_FROM_DST, nn.ReLU: dnnl.RELU_FROM_DST}
+
+
+class OnednnPooling(Pooling):
+    """Max pooling whose workspace remembers the chosen elements.
+
+    (C, H, W, n) is what oneDNN calls nhwc with C images of n channels: its kernels then run along the batch.
+    """
+
+    def __init__(self, api: dnnl.Api, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> None:
+        self._api = api
+        self._x, self._y = _images(api, x), _images(api, y)
+        out = y.shape[1:3]
+        after = [
+            # May be negative: rows that no window reaches.
+            (out[axis] - 1) * layer.stride[axis] + layer.kernel_size[axis] - x.shape[1 + axis] - layer.padding[axis]
+            for axis in range(2)
+        ]
+        self._geometry = (list(layer.stride), list(layer.kernel_size), [0, 0], list(layer.padding), after)
+        self._forward = api.operation(
+            "pooling_forward",
+            dnnl.TRAINING if training else dnnl.INFERENCE,
+            dnnl.POOLING_MAX,
+            self._x,
+            self._y,
+            *self._geometry,
+        )
+        arguments = {dnnl.SRC: api.memory(self._x, x), dnnl.DST: api.memory(self._y, y)}
+        workspace = self._forward.workspace
+        self._workspace = api.memory(workspace) if workspace else None
+        if self._workspace:
+            arguments[dnnl.WORKSPACE] = self._workspace
+        self.forward = [self._forward.bind(arguments)]
+
+    def backward(self, grad_y: Array, grad_x: Array) -> list[Call]:
+        operation = self._api.operation(
+            "pooling_backward", dnnl.POOLING_MAX, self._x, self._y, *self._geometry, self._forward
+        )
+        arguments = {
+            dnnl.DIFF_DST: self._api.memory(self._y, grad_y),
+            dnnl.DIFF_SRC: self._api.memory(self._x, grad_x),
+        }
+        if self._workspace:
+            arguments[dnnl.WORKSPACE] = self._workspace
+        return [operation.bind(arguments)]
+
+
+class OnednnBackend(Backend):
+    """oneDNN primitives and its sgemm."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self._api = dnnl.Api()
+        self._begin = partial(load_openmp().omp_set_num_threads, c_int(threads))
+        # Primitives are planned for the number of threads that OpenMP offers while they are made.
+        self._begin()
+
+    def begin(self) -> None:
+        self._begin()
+
+    def gemm(self, a: Array, b: Array, c: Array, accumulate: bool = False) -> Call:
+        self._keep(a, b, c)
+        (trans_a, lda), (trans_b, ldb) = strides_of(a), strides_of(b)
+        return partial(
+            self._api.lib.dnnl_sgemm,
+            c_char(b"T" if trans_a else b"N"),
+            c_char(b"T" if trans_b else b"N"),
+            *(c_int64(size) for size in (a.shape[0], b.shape[1], a.shape[1])),
+            c_float(1),
+            c_void_p(a.ctypes.data),
+            c_int64(lda),
+            c_void_p(b.ctypes.data),
+            c_int64(ldb),
+            c_float(1 if accumulate else 0),
+            c_void_p(c.ctypes.data),
+            c_int64(c.strides[0] // 4 if len(c) > 1 else c.shape[1]),
+        )
+
+    def transpose(self, source: Array, target: Array) -> Call:
+        rows, columns = target.shape
+        return self._api.reorder(
+            self._api.memory(self._api.strided((rows, columns), (1, rows)), source),
+            self._api.memory(self._api.strided((rows, columns)), target),
+        )
+
+    def bias_activation(self, x: Array, bias: Array | None, y: Array, activation: nn.Module | None) -> Call:
+        api = self._api
+        whole = api.strided(x.shape)
+        kind = None if activation is None else _kind(_FORWARD, activation)
+        memories = {dnnl.SRC: api.memory(whole, x), dnnl.DST: api.memory(whole, y)}
+        if bias is None:
+            if kind is None:
+                raise ValueError("neither bias nor activation")
+            return api.operation("eltwise_forward", dnnl.TRAINING, kind, whole, whole, 0.0, 0.0).bind(memories)
+        column = api.strided((len(x), 1))
+        operation = api.operation(
+            "binary", dnnl.BINARY_ADD, whole, column, whole, attr=api.attribute(post_eltwise=kind)
+        )
+        return operation.bind({**memories, dnnl.SRC_1: api.memory(column, bias)})
+
+    def activation_backward(self, activation: nn.Module, y: Array, grad_y: Array, grad_x: Array) -> Call:
+        api = self._api
+        flat = api.strided((y.size,))
+        forward = api.operation("eltwise_forward", dnnl.TRAINING, _kind(_FORWARD, activation), flat, flat, 0.0, 0.0)
+        kind = _kind(_BACKWARD_FROM_OUTPUT, activation)
+        operation = api.operation("eltwise_backward", kind, flat, flat, flat, 0.0, 0.0, forward)
+        return operation.bind(
+            {
+                dnnl.DST: api.memory(flat, y),
+                dnnl.DIFF_DST: api.memory(flat, grad_y),
+                dnnl.DIFF_SRC: api.memory(flat, grad_x),
+            }
+        )
+
+    def row_sums(self, x: Array, sums: Array) -> Call:
+        ones = aligned((x.shape[1], 1))
+        ones.fill(1.0)
+        return self.gemm(x, ones, sums.reshape(-1, 1))
+
+    def max_pool(self, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> Pooling:
+        return OnednnPooling(self._api, layer, x, y, training)
+
+    def log_softmax(self, x: Array, y: Array) -> Call:
+        api = self._api
+        rows = api.strided(x.shape)
+        operation = api.operation("softmax_forward", dnnl.TRAINING, dnnl.SOFTMAX_LOG, rows, rows, 1)
+        return operation.bind({dnnl.SRC: api.memory(rows, x), dnnl.DST: api.memory(rows, y)})
+
+
+def _images(api: dnnl.Api, array: Array) -> dnnl.Descriptor:
+    channels, height, width, n = array.shape
+    return api.strided((channels, n, height, width), (height * width * n, 1, width * n, n))
+
+
+def _kind(table: dict[type[nn.Module], int], activation: nn.Module) -> int:
+    """oneDNN's number of an activation."""
+    for layer, kind in table.items():
+        if isinstance(activation, layer):
+            return kind
+    raise InputError(f"oneDNN's engine does not know the activation {activation.kind}")
+
+
+def make(program: Program, threads: int) -> Engine:
+    """The engine for a program."""
+    return BatchLastEngine(program, threads, OnednnBackend(threads))

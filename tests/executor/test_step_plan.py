@@ -1,0 +1,64 @@
+"""Steps, micro-batches and slices cover everything exactly once."""
+
+import itertools
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executor.reduction_tree import root_level
+from executor.step_plan import StepPlan, index_hashes, lease_level, lease_nodes, slice_bounds
+
+plans = st.builds(
+    StepPlan,
+    samples=st.integers(1, 500),
+    batch_size=st.integers(1, 600),
+    micro_batches=st.sampled_from([1, 2, 4, 8, 16, 32]),
+)
+
+
+@given(plans, st.integers(1, 3))
+def test_an_epoch_covers_every_position_once(plan: StepPlan, epoch: int) -> None:
+    positions: list[int] = []
+    for step in range((epoch - 1) * plan.steps_per_epoch + 1, epoch * plan.steps_per_epoch + 1):
+        assert plan.epoch(step) == epoch
+        assert plan.ends_epoch(step) == (step == epoch * plan.steps_per_epoch)
+        assert 1 <= plan.leaves(step) <= plan.micro_batches
+        before = len(positions)
+        for leaf in range(plan.leaves(step)):
+            begin, end = plan.micro_batch(step, leaf)
+            assert 0 < end - begin <= plan.micro_batch_size
+            positions.extend(range(begin, end))
+        assert len(positions) - before == plan.step_samples(step)
+    assert positions == list(range(plan.samples))
+
+
+@given(st.integers(1, 64), st.integers(1, 40))
+def test_leases_cover_a_step_and_occupy_the_workers(leaves: int, workers: int) -> None:
+    level = lease_level(leaves, workers)
+    assert 0 <= level <= root_level(leaves)
+    covered = [leaf for node in lease_nodes(leaves, level) for leaf in range(*node.leaves(leaves))]
+    assert covered == list(range(leaves))
+
+
+def test_equal_workers_get_one_lease_each_when_they_are_a_power_of_two() -> None:
+    assert [len(lease_nodes(8, lease_level(8, workers))) for workers in (1, 2, 4, 8)] == [1, 2, 4, 8]
+    assert len(lease_nodes(8, lease_level(8, 3))) == 8  # 3 + 3 + 2 beats 4 + 4 + 0
+
+
+@given(st.integers(0, 10_000), st.integers(1, 50))
+def test_slices_are_contiguous_and_even(parameters: int, servers: int) -> None:
+    bounds = [slice_bounds(parameters, servers, k) for k in range(servers)]
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == parameters
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
+    assert max(e - b for b, e in bounds) - min(e - b for b, e in bounds) <= 1
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=50, unique=True), st.randoms())
+def test_the_digest_ignores_order_and_tells_sets_apart(indices: list[int], random: object) -> None:
+    whole = index_hashes(np.array(indices, dtype=np.int64))
+    assert whole == index_hashes(np.array(indices[::-1], dtype=np.int64))
+    assert whole == sum(index_hashes(np.array([i], dtype=np.int64)) for i in indices) % 2**64
+    assert whole != index_hashes(np.array(indices + indices[:1], dtype=np.int64))
+    assert whole != index_hashes(np.array(indices[1:], dtype=np.int64))
