@@ -48,7 +48,7 @@ def parse_master(text: str) -> LocalMaster | RemoteMaster:
         if is_zookeeper_url(text):
             parse_zookeeper_url(text)
             return RemoteMaster(text)
-        if "://" in text or ("local" in text and "[" in text):
+        if "://" in text or ("local" in text and "[" in text) or len(text.split()) != 1:
             raise UsageError(expected)
         return RemoteMaster(format_address(*parse_address(text, DEFAULT_PORT)))
     except ValueError:
@@ -77,8 +77,7 @@ def leading_master(master: RemoteMaster) -> str:
         url = parse_zookeeper_url(master.uri)
         raise UsageError(f"no Mesos master leads at {url} (waited {LEADER_TIMEOUT_S:.0f} s){why}") from None
     finally:
-        detector.stop()
-        detector.join(CONNECT_TIMEOUT_S)
+        detector.stop()  # its thread ends when ZooKeeper's client has timed out; nobody waits for that
     _check(leader)
     return leader
 

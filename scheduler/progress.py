@@ -121,21 +121,21 @@ class BarProgress:
 
     def _show(self) -> None:
         step = self._pace.last
+        postfix = f"loss {step.loss:.4f}, {self._pace.images_per_s:.0f} images/s, {step.workers} workers"
         if self._bar is None or step.epoch != self._epoch:
             self._close()
             self._epoch = step.epoch
             self._bar = tqdm(
                 total=self._pace.steps_per_epoch,
+                initial=self._pace.step_in_epoch,
                 file=self._bar_out,
                 desc=f"epoch {step.epoch}",
-                unit="step",
+                postfix=postfix,
                 leave=False,
                 dynamic_ncols=True,
                 bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
             )
-        self._bar.set_postfix_str(
-            f"loss {step.loss:.4f}, {self._pace.images_per_s:.0f} images/s, {step.workers} workers", refresh=False
-        )
+        self._bar.set_postfix_str(postfix, refresh=False)
         self._bar.update(self._pace.step_in_epoch - self._bar.n)
 
     def note(self, text: str) -> None:

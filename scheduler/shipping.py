@@ -34,7 +34,7 @@ def user_modules() -> dict[str, types.ModuleType]:
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or name.partition(".")[0] in OWN_PACKAGES or name == "__main__":
+        if not isinstance(file, str) or name.partition(".")[0] in OWN_PACKAGES or module is main:
             continue
         path = os.path.realpath(file)
         if path.startswith(directory) and not any(path.startswith(place) for place in installed):

@@ -70,9 +70,6 @@ class Backend(ABC):
     def max_pool(self, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> Pooling:
         """Pools x (C, H, W, n) into y (C, OH, OW, n)."""
 
-    @abstractmethod
-    def log_softmax(self, x: Array, y: Array) -> Call:
-        """y = log softmax of each row of x (n, classes)."""
 
 
 def copy(source: Array, target: Array) -> Call:

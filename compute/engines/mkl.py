@@ -41,6 +41,7 @@ class MklPooling(Pooling):
         self._padded_shape = (channels, height + 2 * pad_y, width + 2 * pad_x, n)
         self._layer = layer
         self._choice = np.zeros(y.shape, dtype=np.uint8 if math.prod(layer.kernel_size) <= 256 else np.uint32)
+        self._place = np.zeros_like(self._choice)
         self._larger = np.zeros(y.shape, dtype=np.bool_)
         self._padded = x
         if pad_y or pad_x:
@@ -75,7 +76,9 @@ class MklPooling(Pooling):
         np.copyto(self._y, self._windows[0])
         for place, window in enumerate(self._windows[1:], start=1):
             np.greater(window, self._y, out=self._larger)
-            np.copyto(self._choice, place, where=self._larger)
+            # Places grow, so the larger of two is the later: no masked copy, which numpy does element by element.
+            np.multiply(self._larger.view(np.uint8), self._choice.dtype.type(place), out=self._place)
+            np.maximum(self._choice, self._place, out=self._choice)
             np.maximum(self._y, window, out=self._y)
 
     def backward(self, grad_y: Array, grad_x: Array) -> list[Call]:
@@ -201,13 +204,6 @@ class MklBackend(Backend):
 
     def max_pool(self, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> Pooling:
         return MklPooling(layer, x, y, training)
-
-    def log_softmax(self, x: Array, y: Array) -> Call:
-        def call() -> None:
-            np.subtract(x, x.max(axis=1, keepdims=True), out=y)
-            np.subtract(y, np.log(np.exp(y).sum(axis=1, keepdims=True)), out=y)
-
-        return call
 
 
 def make(program: Program, threads: int) -> Engine:

@@ -142,12 +142,6 @@ class OnednnBackend(Backend):
     def max_pool(self, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> Pooling:
         return OnednnPooling(self._api, layer, x, y, training)
 
-    def log_softmax(self, x: Array, y: Array) -> Call:
-        api = self._api
-        rows = api.strided(x.shape)
-        operation = api.operation("softmax_forward", dnnl.TRAINING, dnnl.SOFTMAX_LOG, rows, rows, 1)
-        return operation.bind({dnnl.SRC: api.memory(rows, x), dnnl.DST: api.memory(rows, y)})
-
 
 def _images(api: dnnl.Api, array: Array) -> dnnl.Descriptor:
     channels, height, width, n = array.shape

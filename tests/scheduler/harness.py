@@ -66,6 +66,7 @@ class Harness:
         self.tasks = {}  # task id -> TaskInfo, all ever
         self.alive = {}  # slot name -> task id, until the framework may know it is gone
         self.executors = {}  # (agent, executor id) -> ExecutorInfo
+        self.lost = set()  # ids of executors reported lost
         self.over = None
         self.count = 0
 
@@ -79,6 +80,7 @@ class Harness:
                     self.offered[offer_id] = offer
         if isinstance(event, ev.ExecutorLost):
             self.executors.pop((event.agent_id, event.executor_id), None)
+            self.lost.add(event.executor_id)
         if isinstance(event, ev.StatusUpdate) and event.state in ev.TERMINAL_STATES:
             self.gone(event.task_id)
         assert self.over is None or not isinstance(event, ev.Offers), "nothing is handled once it is over"
@@ -128,6 +130,7 @@ class Harness:
             used = used + Resources.parse(task["resources"])
             executor = task["executor"]
             key = (action.agent_id, executor["executor_id"]["value"])
+            assert key[1] not in self.lost, "a task for an executor that is known to be gone"
             if key not in self.executors:
                 self.executors[key] = executor
                 used = used + Resources.parse(executor["resources"])

@@ -15,7 +15,7 @@ from scheduler.placement import AgentOffer
 from scheduler.plan import Patience
 from scheduler.resources import NOTHING, Resources
 
-from .harness import Harness, Phase, resources, step, task_data
+from .harness import Harness, Phase, hello, resources, step, task_data
 
 
 class Cluster:
@@ -99,9 +99,7 @@ class Cluster:
         if task_id in self.running and self.h.over is None:
             data = task_data(self.h.tasks[task_id])
             role = pb.SERVER if data["role"] == "server" else pb.WORKER
-            version = __import__("scheduler.framework").framework.PYTHON_VERSION
-            hello = pb.Hello(task_id=task_id, role=role, address=data.get("bind", ""), python_version=version)
-            self.send(ev.HelloReceived(hello))
+            self.send(hello(task_id, role, data.get("bind", "")))
 
 
 class Chaos(RuleBasedStateMachine):
