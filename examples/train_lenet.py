@@ -14,7 +14,7 @@ parser = argparse.ArgumentParser(description="Train LeNet-5 on 28x28 grey images
 parser.add_argument("-f", "--folder", required=True, help="holds train-images-idx3-ubyte.gz and the other three files")
 parser.add_argument("-b", "--batch-size", type=int, default=256)
 parser.add_argument("-e", "--max-epoch", type=int, default=3)
-parser.add_argument("--learning-rate", type=float, default=0.05)
+parser.add_argument("--learning-rate", type=float, default=0.1)
 parser.add_argument("--checkpoint", metavar="FOLDER", help="write a checkpoint after each epoch")
 parser.add_argument("--summary", metavar="FOLDER", help="write TensorBoard event files")
 parser.add_argument("--seed", type=int, default=1)

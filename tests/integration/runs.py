@@ -35,6 +35,10 @@ class Run:
     lines: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._news: queue.Queue[str | None] = queue.Queue()
+        self._readers: list[threading.Thread] = []
+
     @classmethod
     def start(cls, *arguments: str, cwd: Path | None = None) -> "Run":
         """Starts `mesograd run` with these arguments, in a process group of its own, as a shell does."""
@@ -44,24 +48,21 @@ class Run:
             process_group=0, env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(WORK)},
         )  # fmt: skip
         run = cls(process)
-        run._news: queue.Queue[str | None] = queue.Queue()
         run._readers = [
             threading.Thread(target=run._read, args=(process.stdout, run.lines, run._news), daemon=True),
-            threading.Thread(target=run._read, args=(process.stderr, run.errors, None), daemon=True),
+            threading.Thread(target=run._read, args=(process.stderr, run.errors, queue.Queue()), daemon=True),
         ]
         for reader in run._readers:
             reader.start()
         return run
 
     @staticmethod
-    def _read(stream: IO[str], lines: list[str], news: "queue.Queue[str | None] | None") -> None:
+    def _read(stream: IO[str], lines: list[str], news: "queue.Queue[str | None]") -> None:
         with stream:
             for line in stream:
                 lines.append(line.rstrip("\n"))
-                if news is not None:
-                    news.put(lines[-1])
-        if news is not None:
-            news.put(None)
+                news.put(lines[-1])
+        news.put(None)
 
     def until(self, pattern: str, timeout_s: float = TIMEOUT_S) -> str:
         """Waits for a line of standard output that matches."""
@@ -73,12 +74,14 @@ class Run:
             if re.search(pattern, line):
                 return line
 
-    def finish(self, timeout_s: float = TIMEOUT_S) -> int:
-        """Exit code."""
+    def finish(self, timeout_s: float = TIMEOUT_S, kill: bool = True) -> int:
+        """Exit code. A run that does not end in time is killed (if `kill`) and an AssertionError."""
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            if kill:
+                self.process.kill()
+                self.process.wait()
             raise AssertionError(f"did not end within {timeout_s:g} s:\n{self.output}") from None
         for reader in self._readers:
             reader.join(10)
