@@ -46,7 +46,7 @@ def run(engine: str, history: str, threads: int = 1, **environment: str) -> tupl
     """Digest of all results and a sum of the final weights, from a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, engine, str(threads), history],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KMP_BLOCKTIME": "0", **environment},
         capture_output=True,
         text=True,
         timeout=100,
@@ -99,7 +99,7 @@ def test_two_threads_give_the_same_right_bits_each_time(engine: str) -> None:
     """A network whose calls are large enough to be shared by the threads."""
     done = subprocess.run(
         [sys.executable, "-c", TWO_THREADS, engine],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KMP_BLOCKTIME": "0"},
         capture_output=True,
         text=True,
         timeout=100,
