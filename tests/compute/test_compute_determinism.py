@@ -46,7 +46,7 @@ def run(engine: str, history: str, threads: int = 1, **environment: str) -> tupl
     """Digest of all results and a sum of the final weights, from a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, engine, str(threads), history],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KMP_BLOCKTIME": "0", **environment},
         capture_output=True,
         text=True,
         timeout=100,
@@ -66,6 +66,46 @@ def test_bits_depend_on_nothing_that_ran_before(engine: str, threads: int) -> No
         run(engine, "5,100", threads, MALLOC_PERTURB_="165", MALLOC_MMAP_THRESHOLD_="100000000")[0],
     }
     assert len(digests) == 1
+
+
+TWO_THREADS = """
+import sys
+import compute
+from compute import nn
+import numpy as np
+shape = (8, 32, 32)
+model = nn.Sequential(
+    nn.Conv2d(8, 32, 3), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 15 * 15, 10), nn.LogSoftmax()
+)
+x = np.random.default_rng(0).standard_normal((32, *shape), dtype=np.float32)
+def run(engine):
+    program = compute.compile(model, nn.NLLLoss(), shape, engine=engine, threads=2)
+    program.parameters[:] = compute.initial_parameters(model, shape, 1)
+    program.parameters_changed()
+    for _ in range(4):
+        yield program.forward_backward(x, np.arange(32) % 10, 1 / 32), program.gradients.tobytes()
+results = {result for _ in range(2) for result in run(sys.argv[1])}
+assert len(results) == 1, len(results)
+found, expected = results.pop(), next(run("numpy"))
+np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+found, expected = np.frombuffer(found[1], np.float32), np.frombuffer(expected[1], np.float32)
+np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+assert len(__import__("os").listdir("/proc/self/task")) >= 2
+"""
+
+
+@pytest.mark.parametrize("engine", ["mkl", "onednn"])
+def test_two_threads_give_the_same_right_bits_each_time(engine: str) -> None:
+    """A network whose calls are large enough to be shared by the threads."""
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_THREADS, engine],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KMP_BLOCKTIME": "0"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("engine", ["mkl", "onednn"])

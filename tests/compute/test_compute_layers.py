@@ -17,11 +17,13 @@ ENGINES = ("numpy", "mkl", "onednn")
 TOLERANCE = 3e-5
 
 
-def compare(engine: str, layers: list[nn.Module], input_shape: tuple[int, ...], batch: int, seed: int) -> None:
+def compare(
+    engine: str, layers: list[nn.Module], input_shape: tuple[int, ...], batch: int, seed: int, threads: int = 1
+) -> None:
     """Runs a network on an engine and in PyTorch; asserts that outputs, loss and gradients agree."""
     rng = np.random.default_rng(seed)
     model = nn.Sequential(*layers)
-    program = compute.compile(model, nn.NLLLoss(), input_shape, engine=engine)
+    program = compute.compile(model, nn.NLLLoss(), input_shape, engine=engine, threads=threads)
     # Not larger: where softmax saturates, the gradient is a difference of nearly equal float32.
     program.parameters[:] = compute.initial_parameters(model, input_shape, seed)
     program.gradients.fill(np.nan)
@@ -121,6 +123,27 @@ def test_fully_connected_networks_agree_with_torch(
 )
 def test_unusual_orders_agree_with_torch(engine: str, layers: list[nn.Module]) -> None:
     compare(engine, layers, (2, 8, 8), 5, 1)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "onednn"])
+def test_calls_large_enough_for_two_threads_agree_with_torch(engine: str) -> None:
+    layers = [
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 8, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 14 * 14, 100),
+        nn.LogSoftmax(),
+    ]
+    compare(engine, layers, (16, 32, 32), 16, 1, threads=2)
+
+
+def test_mkl_refuses_threads_where_pytorch_s_openmp_came_first() -> None:
+    """This process has imported PyTorch; MKL's own two threads are tried in test_compute_determinism."""
+    with pytest.raises(compute.InputError, match="engine mkl cannot use several threads here"):
+        compute.compile(compute.models.lenet5(), nn.NLLLoss(), (1, 28, 28), engine="mkl", threads=2)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -58,8 +58,8 @@ def test_training_learns_and_follows_torch(engine: str) -> None:
     state = ours.init(program.parameters.size)
     losses, expected = [], []
     for step in range(1, 41):
-        x, target = blobs(32, 100 + step)
-        losses.append(program.forward_backward(x, target, 1 / 32) / 32)
+        x, target = blobs(16, 100 + step)
+        losses.append(program.forward_backward(x, target, 1 / 16) / 16)
         ours.update(program.parameters, program.gradients, state, step, 1)
         program.parameters_changed()
         theirs.zero_grad()
