@@ -22,8 +22,11 @@ def death_signal_command() -> tuple[str, ...]:
     if setpriv is None:
         return ()
     prefix = (setpriv, "--pdeathsig", "KILL", "--")
-    probe = subprocess.run([*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
-    return prefix if probe.returncode == 0 else ()
+    try:
+        subprocess.run([*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return prefix
 
 
 class Child:
@@ -91,18 +94,18 @@ class Child:
 
     def terminate(self) -> None:
         """Asks it to end (SIGTERM)."""
-        self._process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)  # not by Popen, which would reap it if it has just ended
 
     def kill_session(self) -> None:
         """Kills it (SIGKILL) with all processes of its session, whatever their process group."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         for _ in range(_KILL_ROUNDS):
             members = [pid for pid in session_members(self.pid) if pid != self.pid]
             if not members:
                 return
             for pid in members:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
 
     def reap(self) -> int:
