@@ -81,7 +81,7 @@ class Child:
         """Writes what the pipe has room for of the request; returns whether there is more."""
         try:
             while self._pending:
-                self._pending = self._pending[self._stdin.write(self._pending) or 0 :]
+                self._pending = self._pending[os.write(self._stdin.fileno(), self._pending) :]
         except BlockingIOError:
             return True
         except BrokenPipeError:  # it closed its input, or ended; the latter shows by itself
