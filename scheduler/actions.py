@@ -1,0 +1,141 @@
+"""What a job's framework wants done. `Framework.handle` returns these; the driver carries them out in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proto import control_pb2
+from scheduler.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class SaveFrameworkId:
+    """Make the id durable. Nothing may be launched before that has happened."""
+
+    framework_id: str
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Launch tasks on one agent, using these offers; what is left of them is declined for `refuse_s`."""
+
+    agent_id: str
+    offer_ids: tuple[str, ...]
+    tasks: tuple[dict[str, Any], ...]
+    refuse_s: float
+
+
+@dataclass(frozen=True)
+class Decline:
+    offer_ids: tuple[str, ...]
+    refuse_s: float
+
+
+@dataclass(frozen=True)
+class Acknowledge:
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kill:
+    task_id: str
+    agent_id: str
+    grace_s: float
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """Ask the master for the state of these (task id, agent id); of all tasks it knows if empty."""
+
+    tasks: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Suppress:
+    pass
+
+
+@dataclass(frozen=True)
+class Revive:
+    pass
+
+
+@dataclass(frozen=True)
+class ShutdownExecutor:
+    executor_id: str
+    agent_id: str
+
+
+@dataclass(frozen=True)
+class AskTotals:
+    """Ask the master what its agents have in all; answered by the event AgentTotals."""
+
+
+@dataclass(frozen=True)
+class Teardown:
+    """Remove the framework from the master, and confirm with the event TornDown."""
+
+
+@dataclass(frozen=True)
+class Send:
+    """Say something to an attached task."""
+
+    task_id: str
+    message: control_pb2.DriverMessage
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """End the stream of a task that is not (or no longer) one of the job's."""
+
+    task_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReportProgress:
+    progress: control_pb2.Progress
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A start-up phase has been reached."""
+
+    phase: str
+
+
+@dataclass(frozen=True)
+class Over:
+    """The job is over; nothing more will come."""
+
+    outcome: Outcome
+
+
+Action = (
+    SaveFrameworkId
+    | Accept
+    | Decline
+    | Acknowledge
+    | Kill
+    | Reconcile
+    | Suppress
+    | Revive
+    | ShutdownExecutor
+    | AskTotals
+    | Teardown
+    | Send
+    | Refuse
+    | ReportProgress
+    | Note
+    | Mark
+    | Over
+)

@@ -1,0 +1,130 @@
+"""The command `mesograd`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from scheduler.cluster_cli import cluster
+from scheduler.context import RunContext, RunOptions
+from scheduler.outcome import EXIT_USAGE, UsageError
+from scheduler.phases import Phases
+from scheduler.run import run_script
+
+
+def version() -> str:
+    """Of the installed distribution."""
+    try:
+        return importlib.metadata.version("mesograd")
+    except importlib.metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version(), prog_name="mesograd")
+def cli() -> None:
+    """Trains neural networks on an Apache Mesos cluster, on CPUs."""
+
+
+cli.add_command(cluster)
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@click.option("--master", default="local[1]", show_default=True, help="local[N], HOST:PORT or zk://HOST:PORT,.../PATH.")
+@click.option("--workers", type=click.IntRange(1, 10_000), help="Default: one per agent of local[N], else 1.")
+@click.option("--servers", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Parameter servers.")
+@click.option("--cpus-per-worker", type=click.FloatRange(0.1), default=1.0, show_default=True)
+@click.option("--mem-per-worker", type=click.FloatRange(32), default=1024.0, show_default=True, help="MB.")
+@click.option("--resume", is_flag=True, help="Continue from the newest complete checkpoint of the job.")
+@click.option("--engine", type=click.Choice(["onednn", "mkl", "numpy"]), help="Over what the script says.")
+@click.option("--python", default=sys.executable, help="Python interpreter on the agents. Default: this one.")
+@click.option("--driver-host", default="", help="Address of this machine that agents reach. Default: found out.")
+@click.option("--role", default="*", show_default=True, help="Mesos role.")
+@click.option("--user", default="", help="User that tasks run as on the agents. Default: the present one.")
+@click.option("--principal", default="mesograd", show_default=True, help="Mesos principal.")
+@click.option("--secret-file", type=click.Path(exists=True, dir_okay=False), help="Holds the principal's secret.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the start-up phases and what happens inside.")
+@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run(
+    ctx: click.Context,
+    master: str,
+    workers: int | None,
+    servers: int,
+    cpus_per_worker: float,
+    mem_per_worker: float,
+    resume: bool,
+    engine: str | None,
+    python: str,
+    driver_host: str,
+    role: str,
+    user: str,
+    principal: str,
+    secret_file: str | None,
+    verbose: bool,
+    script: Path,
+    arguments: tuple[str, ...],
+) -> None:
+    """Run the job of a training SCRIPT; the arguments behind it are the script's own."""
+    from scheduler.master import parse_master
+
+    parse_master(master)
+    options = RunOptions(
+        master=master,
+        workers=workers,
+        servers=servers,
+        cpus_per_worker=cpus_per_worker,
+        mem_per_worker_mb=mem_per_worker,
+        resume=resume,
+        python=python,
+        driver_host=driver_host,
+        engine=engine or "",
+        role=role,
+        user=user,
+        principal=principal,
+        principal_secret=Path(secret_file).read_text(encoding="utf-8").strip() if secret_file else None,
+        verbose=verbose,
+    )
+    phases = ctx.obj if isinstance(ctx.obj, Phases) else Phases()
+    ctx.exit(run_script(script, arguments, RunContext(options, phases)))
+
+
+def main() -> None:
+    """Entry point. Every mistake of the user is one line on standard error."""
+    phases = Phases()
+    phases.mark("command")
+    try:
+        code = cli.main(prog_name="mesograd", standalone_mode=False, obj=phases)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = EXIT_USAGE
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "mesograd"
+        _say(f"{error.format_message()} (see {path} --help)")
+        code = EXIT_USAGE
+    except click.ClickException as error:
+        _say(error.format_message())
+        code = error.exit_code
+    except UsageError as error:
+        _say(str(error))
+        code = EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str) -> None:
+    click.echo(f"mesograd: {' '.join(message.split())}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Options of `mesograd run` on their way to `TrainingJob.run` in the script that it executes."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from scheduler.phases import Phases
+from scheduler.plan import DEFAULT_WORKER_NEED
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line says about where and how a job runs. The defaults serve a plain `python script.py`."""
+
+    master: str = "local[1]"
+    workers: int | None = None  #: default: one per agent of local[N], else 1
+    servers: int = 1
+    cpus_per_worker: float = DEFAULT_WORKER_NEED.cpus
+    mem_per_worker_mb: float = DEFAULT_WORKER_NEED.mem_mb
+    resume: bool = False
+    python: str = field(default_factory=lambda: sys.executable)
+    driver_host: str = ""
+    engine: str = ""  #: empty: as the job says
+    role: str = "*"
+    user: str = ""  #: empty: the user running the driver
+    principal: str = "mesograd"
+    principal_secret: str | None = None
+    verbose: bool = False
+
+
+@dataclass
+class RunContext:
+    """One execution of a script. `jobs` counts those it has run."""
+
+    options: RunOptions = field(default_factory=RunOptions)
+    phases: Phases = field(default_factory=Phases)
+    jobs: int = 0
+
+
+_current: ContextVar[RunContext | None] = ContextVar("mesograd_run", default=None)
+
+
+@contextlib.contextmanager
+def running(context: RunContext) -> Iterator[RunContext]:
+    """Makes `context` the current one."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
+
+
+def current() -> RunContext:
+    """The context of `mesograd run`, or a new one with the defaults."""
+    return _current.get() or RunContext()

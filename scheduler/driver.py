@@ -1,0 +1,141 @@
+"""The shell around the framework: one asyncio loop that takes events and carries out actions, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from scheduler import actions as act
+from scheduler import events as ev
+from scheduler.control import ControlServer
+from scheduler.framework import Framework
+from scheduler.framework_store import FrameworkStore
+from scheduler.mesos_link import MesosLink
+from scheduler.outcome import Outcome
+from scheduler.phases import Phases
+from scheduler.plan import JobPlan, Patience
+from scheduler.report import Reporter
+from scheduler.requests import framework_info
+
+TICK_S = 0.5
+
+
+def new_secret() -> str:
+    """A job's secret, hex."""
+    return secrets.token_hex(32)
+
+
+async def drive(
+    plan: JobPlan,
+    master: str,
+    control_host: str,
+    reporter: Reporter,
+    store: FrameworkStore,
+    phases: Phases,
+    patience: Patience | None = None,
+    principal_secret: str | None = None,
+) -> Outcome:
+    """Runs the job to its end, whatever that is. When it returns, framework, connections and threads are gone.
+
+    Args:
+        plan: the job; its `control` is filled in here.
+        master: "host:port" or "zk://...".
+        control_host: address to listen on, which agents can reach.
+        reporter: told of progress and faults.
+        store: where the FrameworkID is kept.
+        phases: marked as the start proceeds.
+        patience: time limits.
+        principal_secret: for masters that authenticate frameworks.
+
+    Raises:
+        UsageError: cannot listen on `control_host`.
+    """
+    events: asyncio.Queue[ev.Event] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def post(event: ev.Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is interested any more
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    control = ControlServer(plan.secret, events.put_nowait)
+    port = await control.start(control_host)
+    plan = replace(plan, control=f"[{control_host}]:{port}" if ":" in control_host else f"{control_host}:{port}")
+    link = MesosLink(framework_info(plan, control_host), master, post, principal_secret)
+    executor = _Executor(control, link, reporter, store, phases)
+    framework = Framework(plan, patience)
+    ticks = asyncio.create_task(_ticks(events.put_nowait))
+    try:
+        link.start()
+        with _signals(loop, events.put_nowait):
+            while executor.outcome is None:
+                for action in framework.handle(await events.get(), time.monotonic()):
+                    executor.carry_out(action)
+        return executor.outcome
+    finally:
+        ticks.cancel()
+        await control.stop()
+        await asyncio.to_thread(link.close)
+
+
+class _Executor:
+    """Carries out actions. `outcome` is set by the last one."""
+
+    def __init__(
+        self, control: ControlServer, link: MesosLink, reporter: Reporter, store: FrameworkStore, phases: Phases
+    ) -> None:
+        self._control = control
+        self._link = link
+        self._reporter = reporter
+        self._store = store
+        self._phases = phases
+        self.outcome: Outcome | None = None
+
+    def carry_out(self, action: act.Action) -> None:
+        match action:
+            case act.SaveFrameworkId():
+                self._store.save(action.framework_id)
+            case act.Send():
+                self._control.send(action.task_id, action.message)
+            case act.Refuse():
+                self._control.refuse(action.task_id, action.reason)
+            case act.ReportProgress():
+                self._reporter.progress(action.progress)
+            case act.Note():
+                self._reporter.note(action.text)
+            case act.Mark():
+                self._phases.mark(action.phase)
+            case act.Over():
+                self._store.remove()
+                self.outcome = action.outcome
+            case _:
+                self._link.submit(action)
+
+
+async def _ticks(post: Callable[[ev.Event], None]) -> None:
+    while True:
+        await asyncio.sleep(TICK_S)
+        post(ev.Tick())
+
+
+@contextlib.contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, post: Callable[[ev.Event], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM become events, where this is the main thread; afterwards all is as it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        loop.add_signal_handler(number, post, ev.StopRequested(number))
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number])

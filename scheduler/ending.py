@@ -1,0 +1,135 @@
+"""How a job ends: its outcome, and the way from there to a master that knows nothing of it any more.
+
+RUNNING --Finished, failure--> CLOSING_TASKS -> CLOSING_EXECUTORS -> TEARING_DOWN -> OVER
+   `-- stop requested --> STOPPING (waits for the checkpoint) --^
+"""
+
+from __future__ import annotations
+
+import enum
+
+from proto import control_pb2
+from scheduler import actions as act
+from scheduler.job_state import JobState
+from scheduler.outcome import Outcome
+from scheduler.slots import Task
+
+
+class Phase(enum.Enum):
+    RUNNING = "running"
+    STOPPING = "stopping"  #: the user wants an end; the checkpoint is being written
+    CLOSING_TASKS = "closing tasks"
+    CLOSING_EXECUTORS = "closing executors"
+    TEARING_DOWN = "tearing down"
+    OVER = "over"
+
+
+class Ending:
+    """Part of the framework's state machine; every phase but RUNNING has a deadline."""
+
+    def __init__(self, job: JobState) -> None:
+        self._job = job
+        self.phase = Phase.RUNNING
+        self.outcome = Outcome()
+        self._deadline = float("inf")  #: of the present phase
+        self._kill_at = float("inf")  #: when tasks that have not ended by themselves are killed
+        self._signals = 0
+
+    @property
+    def begun(self) -> bool:
+        """The outcome is known; nothing can change it any more."""
+        return self.phase not in (Phase.RUNNING, Phase.STOPPING)
+
+    def fail(self, error: str, now: float, detail: str = "") -> None:
+        """The job cannot go on. Only the first failure counts."""
+        if not self.begun:
+            job = self._job
+            self.outcome = Outcome(error, detail, signal=self.outcome.signal, step=job.step, epoch=job.epoch)
+            self._close(now)
+
+    def finish(self, finished: control_pb2.Finished, now: float) -> None:
+        """The servers say that the training is over."""
+        if self.begun:
+            return
+        stopped = finished.reason == control_pb2.Finished.STOPPED
+        self.outcome = Outcome(
+            error="stopped" if stopped else "",
+            signal=self.outcome.signal if stopped else 0,
+            checkpointed=stopped and bool(self._job.plan.checkpoint_url),
+            step=finished.step,
+            epoch=finished.epoch,
+            weights_sha256=finished.weights_sha256,
+            metrics=dict(finished.metrics),
+        )
+        self._close(now, gently=True)
+
+    def stop(self, signal: int, now: float) -> None:
+        """The user wants an end; the second time, at once."""
+        job = self._job
+        self._signals += 1
+        if self._signals > 1:
+            if not self.begun:
+                self.outcome = Outcome("interrupted twice", signal=signal, step=job.step, epoch=job.epoch)
+            if self.phase not in (Phase.TEARING_DOWN, Phase.OVER):
+                self._tear_down(now)
+        elif self.phase is Phase.RUNNING:
+            self.outcome = Outcome("interrupted", signal=signal, step=job.step, epoch=job.epoch)
+            if not job.members.attempt:
+                self._close(now)
+                return
+            self.phase, self._deadline = Phase.STOPPING, now + job.patience.stop_s
+            for slot, task in job.slots.tasks():
+                if slot.keeps_book() and task.attached:
+                    self.send_stop(task)
+
+    def abandon(self) -> None:
+        """Over at once, without a teardown: the framework belongs to somebody else now."""
+        self.phase = Phase.OVER
+        self._job.do(act.Over(self.outcome))
+
+    def torn_down(self) -> None:
+        self.abandon()
+
+    def advance(self, now: float) -> None:
+        """Moves through the phases as far as it goes."""
+        job = self._job
+        late = now >= self._deadline
+        if self.phase is Phase.STOPPING and late:
+            self._close(now)
+            late = False
+        if self.phase is Phase.CLOSING_TASKS and now >= self._kill_at:
+            self._kill_at = float("inf")
+            for _, task in job.slots.tasks():
+                job.kill(task.task_id, task.agent_id)
+        if self.phase is Phase.CLOSING_TASKS and (late or not job.framework_id or not any(job.slots.tasks())):
+            for executor in job.executors.by_agent.values():
+                job.do(act.ShutdownExecutor(executor.executor_id, executor.agent_id))
+            self.phase, self._deadline = Phase.CLOSING_EXECUTORS, now + job.patience.close_s
+            late = False
+        if self.phase is Phase.CLOSING_EXECUTORS and (late or not job.executors.by_agent):
+            self._tear_down(now)
+            late = False
+        if self.phase is Phase.TEARING_DOWN and late:
+            job.note("the master has not confirmed the end of the framework; it removes it by itself within a week")
+            self.abandon()
+
+    def send_stop(self, task: Task) -> None:
+        """What a task is told in the present phase."""
+        stop = control_pb2.Stop(checkpoint=self.phase is Phase.STOPPING, reason=self.outcome.error or "finished")
+        self._job.do(act.Send(task.task_id, control_pb2.DriverMessage(stop=stop)))
+
+    def _close(self, now: float, gently: bool = False) -> None:
+        """The outcome is known. `gently`: tasks know it too, and get a moment to end by themselves."""
+        patience = self._job.patience
+        self.phase, self._deadline = Phase.CLOSING_TASKS, now + patience.close_s
+        self._kill_at = now + patience.leave_s if gently else now
+        for _, task in self._job.slots.tasks():
+            if task.attached:
+                self.send_stop(task)
+
+    def _tear_down(self, now: float) -> None:
+        if not self._job.framework_id:
+            self.abandon()
+            return
+        self.phase, self._deadline = Phase.TEARING_DOWN, now + self._job.patience.close_s
+        self._job.do(act.Teardown())

@@ -1,0 +1,158 @@
+"""What can happen to a job's framework. Each event is a plain value; `Framework.handle` takes one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from proto import control_pb2
+from scheduler.placement import AgentOffer
+from scheduler.resources import Resources
+
+#: Mesos task states after which a task never runs again. TASK_LOST is not one for partition-aware frameworks in theory;
+#: masters still send it for tasks they know to be dead when the framework is not partition-aware.
+TERMINAL_STATES = frozenset(
+    {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR"}
+)
+#: The master has lost sight of the task; it may live on and come back.
+DOUBTFUL_STATES = frozenset({"TASK_UNREACHABLE", "TASK_UNKNOWN", "TASK_LOST"})
+
+
+@dataclass(frozen=True)
+class Subscribed:
+    """Registered for the first time."""
+
+    framework_id: str
+
+
+@dataclass(frozen=True)
+class Reregistered:
+    """Subscribed again with the known FrameworkID, maybe at another master."""
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    pass
+
+
+@dataclass(frozen=True)
+class Offers:
+    offers: tuple[AgentOffer, ...]
+
+
+@dataclass(frozen=True)
+class Rescinded:
+    offer_id: str
+
+
+@dataclass(frozen=True)
+class StatusUpdate:
+    task_id: str
+    state: str
+    agent_id: str = ""
+    message: str = ""
+    reason: str = ""
+    #: the whole status, for the acknowledgement; without "uuid" there is nothing to acknowledge
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AgentLost:
+    agent_id: str
+
+
+@dataclass(frozen=True)
+class ExecutorLost:
+    executor_id: str
+    agent_id: str
+
+
+@dataclass(frozen=True)
+class MesosError:
+    """The master's ERROR event: the subscription is over for good."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class LaunchFailed:
+    """An ACCEPT call did not reach the master, or was refused: none of its tasks will run, as far as we know."""
+
+    task_ids: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class AgentTotals:
+    """All resources of every agent the master knows (the answer to AskTotals), used or not."""
+
+    agents: tuple[Resources, ...]
+
+
+@dataclass(frozen=True)
+class TornDown:
+    """The master has confirmed that the framework is gone."""
+
+
+@dataclass(frozen=True)
+class HelloReceived:
+    hello: control_pb2.Hello
+
+
+@dataclass(frozen=True)
+class StreamLost:
+    task_id: str
+
+
+@dataclass(frozen=True)
+class ProgressReceived:
+    task_id: str
+    progress: control_pb2.Progress
+
+
+@dataclass(frozen=True)
+class FailureReceived:
+    task_id: str
+    failure: control_pb2.Failure
+
+
+@dataclass(frozen=True)
+class FinishedReceived:
+    task_id: str
+    finished: control_pb2.Finished
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Some time has passed. Sent about once a second."""
+
+
+@dataclass(frozen=True)
+class StopRequested:
+    """SIGINT or SIGTERM: end in order. A second one: end now."""
+
+    signal: int
+
+
+Event = (
+    Subscribed
+    | Reregistered
+    | Disconnected
+    | Offers
+    | Rescinded
+    | StatusUpdate
+    | AgentLost
+    | ExecutorLost
+    | MesosError
+    | LaunchFailed
+    | AgentTotals
+    | TornDown
+    | HelloReceived
+    | StreamLost
+    | ProgressReceived
+    | FailureReceived
+    | FinishedReceived
+    | Tick
+    | StopRequested
+)

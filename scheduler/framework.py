@@ -1,0 +1,205 @@
+"""A job's Mesos framework as a state machine: events in, actions out; no I/O, no clock, no threads.
+
+Its parts: `Launching` (offers to tasks), `Supervision` (what becomes of tasks), `Ending` (how it all ends). Here is
+what concerns the subscription and the control channel, and which part takes which event.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from proto import control_pb2
+from scheduler import actions as act
+from scheduler import events as ev
+from scheduler.ending import Ending, Phase
+from scheduler.job_state import JobState
+from scheduler.launching import Launching
+from scheduler.outcome import Outcome
+from scheduler.plan import JobPlan, Patience
+from scheduler.supervision import Supervision
+
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+_FATAL = {
+    control_pb2.Failure.USER: "the job's own code failed in ",
+    control_pb2.Failure.INPUT: "",
+    control_pb2.Failure.DIVERGED: "",
+}
+
+
+class Framework:
+    """Feed it every event with the time of a monotonic clock; carry out what it returns, in order.
+
+    Invariants: a slot has at most one live task; a task id is used once; nothing is launched before the FrameworkID was
+    saved; what is launched never exceeds what was offered; no offer is kept.
+    """
+
+    def __init__(self, plan: JobPlan, patience: Patience | None = None, framework_id: str = "") -> None:
+        self.job = JobState(plan, patience or Patience(), framework_id)
+        self.ending = Ending(self.job)
+        self._launching = Launching(self.job, self.ending)
+        self._supervision = Supervision(self.job, self.ending)
+        self._attempt_reported = 1
+        self._started_at: float | None = None
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            ev.Subscribed: self._on_subscribed,
+            ev.Reregistered: self._on_reregistered,
+            ev.Disconnected: self._on_disconnected,
+            ev.Offers: self._launching.on_offers,
+            ev.Rescinded: lambda event, now: None,  # no offer is kept; a launch on it ends as TASK_DROPPED
+            ev.StatusUpdate: self._supervision.on_status,
+            ev.AgentLost: self._supervision.on_agent_lost,
+            ev.ExecutorLost: self._supervision.on_executor_lost,
+            ev.MesosError: self._on_mesos_error,
+            ev.LaunchFailed: self._supervision.on_launch_failed,
+            ev.AgentTotals: self._launching.on_totals,
+            ev.TornDown: lambda event, now: self.ending.torn_down(),
+            ev.HelloReceived: self._on_hello,
+            ev.StreamLost: self._on_stream_lost,
+            ev.ProgressReceived: self._on_progress,
+            ev.FailureReceived: self._on_failure,
+            ev.FinishedReceived: lambda event, now: self.ending.finish(event.finished, now),
+            ev.Tick: self._on_tick,
+            ev.StopRequested: lambda event, now: self.ending.stop(event.signal, now),
+        }
+
+    @property
+    def phase(self) -> Phase:
+        return self.ending.phase
+
+    @property
+    def outcome(self) -> Outcome:
+        """Meaningful once the phase is OVER."""
+        return self.ending.outcome
+
+    def handle(self, event: ev.Event, now: float) -> list[act.Action]:
+        """Takes one event at time `now` (seconds of a monotonic clock); returns what is to be done, in order."""
+        self.job.out = []
+        if self.phase is not Phase.OVER:
+            self._handlers[type(event)](event, now)
+            self._launching.ask_for_offers(now)
+            self.ending.advance(now)
+        return self.job.out
+
+    # Mesos
+
+    def _on_subscribed(self, event: ev.Subscribed, now: float) -> None:
+        self.job.framework_id = event.framework_id
+        self.job.do(act.SaveFrameworkId(event.framework_id))
+        self.job.mark("subscribed")
+        self._connected(now)
+
+    def _on_reregistered(self, event: ev.Reregistered, now: float) -> None:
+        self.job.note("connected to the Mesos master again")
+        self._connected(now)
+
+    def _connected(self, now: float) -> None:
+        self.job.connected = True
+        self.job.reconciliation.begin((task.task_id for _, task in self.job.slots.tasks()), now)
+
+    def _on_disconnected(self, event: ev.Disconnected, now: float) -> None:
+        if self.job.connected and not self.ending.begun:
+            self.job.note("lost the Mesos master; training goes on")
+        self.job.connected = False
+
+    def _on_mesos_error(self, event: ev.MesosError, now: float) -> None:
+        self.job.connected = False
+        self.ending.fail(f"the Mesos master has ended the framework: {event.message}", now)
+        self.ending.abandon()  # whoever holds the FrameworkID now must not be fought
+
+    # Control channel
+
+    def _on_hello(self, event: ev.HelloReceived, now: float) -> None:
+        job, hello = self.job, event.hello
+        found = job.slots.find(hello.task_id)
+        if found is None:
+            job.do(act.Refuse(hello.task_id, "not a live task of this job"))
+            return
+        slot, task = found
+        if hello.python_version != PYTHON_VERSION:
+            job.do(act.Refuse(hello.task_id, "wrong Python version"))
+            theirs = f"host {hello.host} runs Python {hello.python_version}"
+            self.ending.fail(f"{theirs}, this driver {PYTHON_VERSION}; name an equal one with --python", now)
+            return
+        if task.hello is None and slot.incarnation > 1 and self.phase is Phase.RUNNING:
+            job.note(f"{slot.name} runs again, on {task.hostname}")
+        task.hello, task.attached = hello, True
+        if self.ending.begun:
+            self.ending.send_stop(task)
+            return
+        job.do(act.Send(task.task_id, self._job_message()))
+        members = job.members.renewed(job.slots.of("server"))
+        receivers = [task] if members == job.members else [t for _, t in job.slots.tasks() if t.attached]
+        job.members = members
+        if members.complete(job.slots.of("server")):  # else they hear of the next attempt
+            for receiver in receivers:
+                job.do(act.Send(receiver.task_id, members.message(job.plan.workers)))
+            if any(slot.joined() for slot in job.slots.of("worker")):
+                job.mark("hello")
+        if self.phase is Phase.STOPPING and slot.keeps_book():
+            self.ending.send_stop(task)
+
+    def _job_message(self) -> control_pb2.DriverMessage:
+        plan = self.job.plan
+        message = control_pb2.Job(
+            job_id=plan.job_id,
+            spec=plan.spec,
+            sources=dict(plan.sources),
+            checkpoint_url=plan.checkpoint_url,
+            resume=plan.resume,
+        )
+        return control_pb2.DriverMessage(job=message)
+
+    def _on_stream_lost(self, event: ev.StreamLost, now: float) -> None:
+        found = self.job.slots.find(event.task_id)
+        if found is not None:
+            found[1].attached = False
+            found[1].silent_since = now
+
+    def _on_progress(self, event: ev.ProgressReceived, now: float) -> None:
+        job = self.job
+        for report in event.progress.steps:
+            job.mark("first step")
+            if report.attempt > self._attempt_reported:
+                self._attempt_reported = report.attempt
+                job.note(f"servers complete again (attempt {report.attempt}): replay from step {report.step}")
+            if report.step > job.step:
+                job.step, job.epoch = report.step, report.epoch
+                self._supervision.progressed()
+        job.do(act.ReportProgress(event.progress))
+
+    def _on_failure(self, event: ev.FailureReceived, now: float) -> None:
+        found = self.job.slots.find(event.task_id)
+        failure = event.failure
+        if found is None:
+            return
+        slot, task = found
+        if failure.kind not in _FATAL:  # its end, and with it the relaunch, follows as a status update
+            task.failure, task.failure_detail = failure.summary, failure.detail
+            return
+        where = f"{slot.name} on {task.hostname} (task {task.task_id})"
+        prefix = _FATAL[failure.kind]
+        summary = f"{prefix}{where}: {failure.summary}" if prefix else f"{failure.summary} ({where})"
+        detail = failure.detail if failure.kind == control_pb2.Failure.USER else ""
+        self.ending.fail(summary, now, detail)
+
+    # Time
+
+    def _on_tick(self, event: ev.Tick, now: float) -> None:
+        job = self.job
+        if self._started_at is None:
+            self._started_at = now
+        if not job.framework_id and now - self._started_at >= job.patience.subscribe_s:
+            self.ending.fail(f"the Mesos master accepted no subscription within {job.patience.subscribe_s:g} s", now)
+        if not job.connected or self.ending.begun:
+            return
+        self._supervision.check(now)
+        agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
+        due = job.reconciliation.due(now) & agents.keys()
+        if due:
+            job.do(act.Reconcile(tuple((task_id, agents[task_id]) for task_id in sorted(due))))
+        if job.reconciliation.all_due(now):
+            job.do(act.Reconcile(()))
+        self._launching.check_starving(now)

@@ -1,0 +1,264 @@
+"""`TrainingJob`: what a training script describes and runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import importlib.metadata
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from compute import InputError, TrainingSpec, Validation
+from compute.data.dataset import Dataset
+from compute.nn.criterion import Criterion
+from compute.nn.module import Module
+from compute.optim.metrics import Metric
+from compute.optim.optimizer import Optimizer
+from compute.trigger import Trigger
+from scheduler import context, shipping
+from scheduler.cluster import EmbeddedCluster
+from scheduler.cluster_binaries import mesograd_home
+from scheduler.cluster_errors import ClusterError
+from scheduler.context import RunContext, RunOptions
+from scheduler.driver import drive, new_secret
+from scheduler.framework_store import FrameworkStore
+from scheduler.local import agent_size, host_size
+from scheduler.master import LocalMaster, RemoteMaster, address_towards, leading_master, parse_master
+from scheduler.outcome import EXIT_FAILED, EXIT_USAGE, JobFailed, JobResult, Outcome, UsageError
+from scheduler.plan import DEFAULT_SERVER_NEED, JobPlan
+from scheduler.progress import BarProgress, LineProgress
+from scheduler.report import Reporter, Reports
+from scheduler.resources import Need
+from scheduler.summary import Summary
+
+
+class TrainingJob:
+    """A network, its data, and how to train it; `run` trains it on the cluster that `mesograd run` names.
+
+    Args:
+        model: the network.
+        criterion: the loss.
+        dataset: what it learns from.
+        optimizer: how it learns.
+        batch_size: samples per step.
+        end_when: trigger that ends the training.
+        micro_batches: parts of a step, a power of two; they fix the order of additions, whoever computes them.
+        seed: of initial parameters, the order of samples, and random layers.
+        engine: "onednn", "mkl" or "numpy".
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        criterion: Criterion,
+        dataset: Dataset,
+        optimizer: Optimizer,
+        batch_size: int,
+        end_when: Trigger,
+        micro_batches: int = 8,
+        seed: int = 1,
+        engine: str = "onednn",
+    ) -> None:
+        self._spec = TrainingSpec(
+            model=model,
+            criterion=criterion,
+            dataset=dataset,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            end_when=end_when,
+            micro_batches=micro_batches,
+            seed=seed,
+            engine=engine,
+        )
+        self._checkpoint_url = ""
+        self._summary_directory: Path | None = None
+
+    def validate(
+        self, trigger: Trigger, dataset: Dataset, metrics: Sequence[Metric], batch_size: int = 256
+    ) -> TrainingJob:
+        """Whenever `trigger` fires, runs the model over `dataset` and reports `metrics`."""
+        self._spec.validation = Validation(trigger, dataset, metrics, batch_size)
+        return self
+
+    def checkpoint(self, url: str | os.PathLike[str], trigger: Trigger) -> TrainingJob:
+        """Whenever `trigger` fires, writes a checkpoint to a directory or fsspec URL; `--resume` continues from it."""
+        text = os.fspath(url)
+        self._checkpoint_url = text if "://" in text else os.path.abspath(os.path.expanduser(text))
+        self._spec.checkpoint_when = trigger
+        return self
+
+    def summary(self, directory: str | os.PathLike[str]) -> TrainingJob:
+        """Writes TensorBoard event files: Loss, Throughput and LearningRate for each step, metrics per validation."""
+        self._summary_directory = Path(directory).expanduser().absolute()
+        return self
+
+    def run(self) -> JobResult:
+        """Trains to the end.
+
+        Raises:
+            JobFailed: it did not get there. It has been said why, on standard error; as a SystemExit it ends the
+                script with the exit code that fits.
+        """
+        run = context.current()
+        run.jobs += 1
+        _set_up_logging(run.options.verbose)
+        try:
+            outcome = self._run(run)
+        except (UsageError, InputError) as error:
+            raise _failed(str(error), EXIT_USAGE) from None
+        except ClusterError as error:
+            raise _failed(str(error), error.exit_code) from None
+        except OSError as error:
+            raise _failed(f"{error.filename or 'driver'}: {error.strerror or error}", EXIT_FAILED) from error
+        if outcome.signal:
+            raise _failed(_interruption(outcome, self._checkpoint_url), outcome.exit_code)
+        if outcome.error:
+            raise _failed(outcome.error, outcome.exit_code, outcome.detail)
+        return JobResult(outcome.step, outcome.epoch, outcome.metrics, outcome.weights_sha256)
+
+    def _run(self, run: RunContext) -> Outcome:
+        options = run.options
+        spec = replace(self._spec, engine=options.engine) if options.engine else self._spec
+        spec.check()
+        if options.resume and not self._checkpoint_url:
+            raise UsageError("--resume needs checkpoints: call job.checkpoint(directory, trigger) in the script")
+        master = parse_master(options.master)
+        plan = self._plan(spec, options, master)
+        if self._summary_directory is not None:
+            self._summary_directory.mkdir(parents=True, exist_ok=True)
+        run.phases.mark("script")
+        reporter = self._reporter(spec)
+        store = FrameworkStore(mesograd_home() / "jobs" / plan.job_id)
+        with _sigterm_unwinds(), _cluster(master, plan) as address:
+            if isinstance(master, LocalMaster):
+                run.phases.mark("cluster up")
+                host = options.driver_host or "127.0.0.1"
+            else:
+                leader = leading_master(master)
+                run.phases.mark("master found")
+                host = options.driver_host or address_towards(leader)
+            outcome = asyncio.run(
+                drive(plan, address, host, reporter, store, run.phases, principal_secret=options.principal_secret)
+            )
+        reporter.finish(outcome)
+        if options.verbose:
+            print(run.phases.line(), flush=True)
+        return outcome
+
+    def _plan(self, spec: TrainingSpec, options: RunOptions, master: LocalMaster | RemoteMaster) -> JobPlan:
+        default_workers = master.agents if isinstance(master, LocalMaster) else 1
+        return JobPlan(
+            job_id=_job_id(),
+            workers=options.workers or default_workers,
+            servers=options.servers,
+            control="",  # known once the driver listens
+            secret=new_secret(),
+            python=options.python,
+            spec=shipping.dump(spec),
+            sources=shipping.sources(),
+            checkpoint_url=self._checkpoint_url,
+            resume=options.resume,
+            worker_need=Need(options.cpus_per_worker, options.mem_per_worker_mb),
+            server_need=DEFAULT_SERVER_NEED,
+            executor_environment=_executor_environment(),
+            user=options.user or getpass.getuser(),
+            role=options.role,
+            principal=options.principal,
+        )
+
+    def _reporter(self, spec: TrainingSpec) -> Reporter:
+        reporters: list[Reporter] = [_console(sys.stdout, sys.stderr, len(spec.dataset), spec.batch_size)]
+        if self._summary_directory is not None:
+            reporters.append(Summary(self._summary_directory))
+        return Reports(reporters)
+
+
+def _console(out: IO[str], error: IO[str], samples_per_epoch: int, batch_size: int) -> Reporter:
+    if error.isatty() and out.isatty():
+        return BarProgress(out, error, samples_per_epoch, batch_size)
+    return LineProgress(out, samples_per_epoch, batch_size)
+
+
+@contextlib.contextmanager
+def _cluster(master: LocalMaster | RemoteMaster, plan: JobPlan) -> Iterator[str]:
+    """The address of the master; with an embedded cluster around it for local[N]."""
+    if isinstance(master, RemoteMaster):
+        yield master.uri
+        return
+    size = agent_size(plan, host_size())
+    with EmbeddedCluster(agents=master.agents, cpus=size.cpus, mem_mb=size.mem_mb, ephemeral=True) as cluster:
+        yield cluster.master
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Before and after the driver's loop, SIGTERM ends the process as Ctrl-C does: through every `finally`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def unwind(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before: Any = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _executor_environment() -> dict[str, str]:
+    """PYTHONPATH of this checkout, where Mesograd runs from one without being installed."""
+    try:
+        importlib.metadata.distribution("mesograd")
+    except importlib.metadata.PackageNotFoundError:
+        return {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    return {}
+
+
+def _job_id() -> str:
+    """Readable, sorted by time, and unique: "train_lenet-20250131-235959-a1b2c3"."""
+    script = getattr(sys.modules["__main__"], "__file__", None) or "job"
+    name = re.sub(r"[^A-Za-z0-9_]", "_", Path(script).stem)[:40] or "job"
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def _set_up_logging(verbose: bool) -> None:
+    """Our modules' warnings are told by the reporter in their own words; --verbose shows all there is."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(name)s: %(message)s")
+    else:
+        for name in ("proto", "scheduler", "pymesos", "kazoo"):
+            logging.getLogger(name).addHandler(logging.NullHandler())
+            logging.getLogger(name).propagate = False
+
+
+def _interruption(outcome: Outcome, checkpoint_url: str) -> str:
+    name = signal.Signals(outcome.signal).name
+    where = f"stopped by {name} after step {outcome.step}" if outcome.step else f"stopped by {name} before step 1"
+    if not checkpoint_url:
+        return f"{where}; there is no checkpoint to continue from (see job.checkpoint)"
+    if outcome.checkpointed:
+        return f"{where}; a checkpoint was written to {checkpoint_url}, continue with --resume"
+    return f"{where}; continue from the last checkpoint in {checkpoint_url}, if there is one, with --resume"
+
+
+def _failed(message: str, code: int, detail: str = "", out: Callable[[str], object] | None = None) -> JobFailed:
+    """Says why, and returns what to raise."""
+    write = out or sys.stderr.write
+    if detail:
+        write(detail.rstrip("\n") + "\n")
+    write(f"mesograd: {' '.join(message.split())}\n")
+    sys.stderr.flush()
+    return JobFailed(message, code)

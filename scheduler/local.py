@@ -1,0 +1,38 @@
+"""The size of the embedded cluster behind `--master local[N]`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+from scheduler.plan import JobPlan
+
+
+@dataclass(frozen=True)
+class AgentSize:
+    cpus: float
+    mem_mb: int
+
+
+def host_size() -> AgentSize:
+    """What this machine has."""
+    return AgentSize(float(len(os.sched_getaffinity(0))), psutil.virtual_memory().total // 2**20)
+
+
+def agent_size(plan: JobPlan, host: AgentSize) -> AgentSize:
+    """What each agent offers.
+
+    All agents share one machine, and more tasks than cores only run slower; so each offers room for the whole job,
+    as long as no single task asks for more than the machine has. A task that does gets an honest refusal.
+    """
+    needs = [plan.executor_need, *[plan.server_need] * plan.servers, *[plan.worker_need] * plan.workers]
+    cpus = sum(min(need.cpus, host.cpus) for need in needs)
+    mem_mb = sum(min(need.mem_mb, host.mem_mb) for need in needs)
+    largest = max(plan.worker_need.cpus, plan.server_need.cpus)
+    if largest > host.cpus:
+        cpus = host.cpus
+    if max(plan.worker_need.mem_mb, plan.server_need.mem_mb) > host.mem_mb:
+        mem_mb = host.mem_mb
+    return AgentSize(max(cpus, host.cpus), int(max(mem_mb, host.mem_mb)) + 1)

@@ -1,0 +1,76 @@
+"""What a job asks of the cluster: how many tasks of which size, and how they are started. Constant for its life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scheduler.resources import Need
+
+#: The executor beside its tasks; Mesos wants at least 0.01 cpus and 32 MB.
+EXECUTOR_NEED = Need(cpus=0.1, mem_mb=64)
+DEFAULT_WORKER_NEED = Need(cpus=1, mem_mb=1024)
+DEFAULT_SERVER_NEED = Need(cpus=0.5, mem_mb=512, ports=1)
+
+FAILOVER_TIMEOUT_S = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """Everything the framework needs to know about the job it runs."""
+
+    job_id: str  #: letters, digits, dots, dashes; at most 100 characters
+    workers: int
+    servers: int
+    control: str  #: "host:port" of the control channel, as agents reach it
+    secret: str  #: hex
+    python: str  #: interpreter on the agents
+    spec: bytes  #: cloudpickle of the TrainingSpec
+    sources: Mapping[str, str] = field(default_factory=dict)
+    checkpoint_url: str = ""
+    resume: bool = False
+    worker_need: Need = DEFAULT_WORKER_NEED
+    server_need: Need = DEFAULT_SERVER_NEED
+    executor_need: Need = EXECUTOR_NEED
+    executor_environment: Mapping[str, str] = field(default_factory=dict)
+    task_environment: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    role: str = "*"
+    principal: str = "mesograd"
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.servers < 1:
+            raise ValueError(f"a job needs a worker and a server: workers={self.workers}, servers={self.servers}")
+        if len(self.job_id) > 100 or not self.job_id.replace("-", "").replace(".", "").replace("_", "").isalnum():
+            raise ValueError(f"job id {self.job_id!r} is too long or holds a character Mesos refuses")
+
+    def need(self, role: str) -> Need:
+        return self.server_need if role == "server" else self.worker_need
+
+    def count(self, role: str) -> int:
+        return self.servers if role == "server" else self.workers
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the framework waits for what. All in seconds."""
+
+    launch_s: float = 30  #: from ACCEPT to the first status, before asking the master
+    hello_s: float = 60  #: from TASK_RUNNING to hello, before the task counts as hung
+    stream_s: float = 60  #: without a control stream, before a running task counts as hung
+    doubt_s: float = 60  #: an unreachable task that still talks to us, before it counts as lost
+    kill_grace_s: float = 3  #: SIGTERM to SIGKILL
+    kill_s: float = 30  #: from KILL to a terminal status, before the task is given up
+    stop_s: float = 20  #: from the user's stop to Finished
+    leave_s: float = 2  #: for tasks of a finished job to end by themselves, before they are killed
+    close_s: float = 10  #: for tasks, then again for executors, then for the teardown to be gone
+    subscribe_s: float = 60  #: for the master to accept the subscription
+    starving_s: float = 15  #: without room to start, before the agents' totals are looked at
+    backoff_first_s: float = 1  #: before the second relaunch of a slot; doubles from there
+    backoff_max_s: float = 30
+    failures: int = 5  #: failures of one slot in a row, without progress of the job, that end it
+    reconcile_first_s: float = 5
+    reconcile_max_s: float = 60
+    reconcile_all_s: float = 900
+    refuse_idle_s: float = 3600  #: filter on offers while nothing is needed
+    refuse_small_s: float = 5  #: filter on offers that are too small

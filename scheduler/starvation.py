@@ -1,0 +1,47 @@
+"""What to say when a job finds no room: whether it ever could, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scheduler.placement import AgentOffer, Want, largest, place
+from scheduler.plan import JobPlan
+from scheduler.resources import Resources
+
+
+def impossible(plan: JobPlan, totals: Sequence[Resources], largest_seen: Resources) -> str:
+    """One line why the job cannot even start on empty agents of these sizes; empty if it could.
+
+    To start it needs all servers and one worker.
+    """
+    if not totals:
+        return "the master has no agents; start one, or give another --master"
+    wants = [Want("server", index, plan.server_need) for index in range(plan.servers)]
+    wants.append(Want("worker", 0, plan.worker_need))
+    agents = [AgentOffer(str(i), f"host-{i}", "", (), resources) for i, resources in enumerate(totals)]
+    for want in (wants[-1], wants[0]):
+        if not any(agent.resources.fits(want.need + plan.executor_need) for agent in agents):
+            return f"no agent can ever offer what {asked(plan, want.role)}; {seen(totals, largest_seen)}"
+    placed = sum(len(placement.launches) for placement in place(wants, agents, plan.executor_need, {}))
+    if placed < len(wants):
+        return (
+            f"the agents together have no room for {plan.servers} servers and a worker: {asked(plan, 'server')}, "
+            f"{asked(plan, 'worker')}; {seen(totals, largest_seen)}"
+        )
+    return ""
+
+
+def waiting(plan: JobPlan, missing: Sequence[Want], largest_seen: Resources) -> str:
+    """One line on what the job waits for."""
+    names = ", ".join(f"{want.role} {want.index}" for want in missing)
+    needs = "; ".join(asked(plan, role) for role in sorted({want.role for want in missing}))
+    return f"waiting for resources for {names}: {needs}; the largest offer seen: {largest_seen}"
+
+
+def asked(plan: JobPlan, role: str) -> str:
+    return f"a {role} asks for ({plan.need(role)}, and {plan.executor_need} for the executor)"
+
+
+def seen(totals: Sequence[Resources], largest_seen: Resources) -> str:
+    offer = largest_seen if largest_seen.scalars else largest(totals)
+    return f"the largest offer seen is {offer}"

@@ -1,0 +1,138 @@
+"""Watches over launched tasks: what Mesos says of them, and what their silence means."""
+
+from __future__ import annotations
+
+from scheduler import actions as act
+from scheduler import events as ev
+from scheduler.ending import Ending, Phase
+from scheduler.job_state import JobState
+from scheduler.slots import Slot, Task
+
+_AGENT_FAULTS = frozenset(  #: the task is not to blame
+    {"REASON_AGENT_DRAINING", "REASON_SLAVE_DRAINING", "REASON_SLAVE_REMOVED", "REASON_SLAVE_REMOVED_BY_OPERATOR"}
+)
+_EXECUTOR_ENDS = frozenset(
+    {"REASON_EXECUTOR_TERMINATED", "REASON_EXECUTOR_REGISTRATION_TIMEOUT", "REASON_EXECUTOR_REREGISTRATION_TIMEOUT"}
+)
+_FAILURES = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
+_KEPT_CAUSES = 20
+
+
+class Supervision:
+    """Part of the framework's state machine: vacates slots whose task is gone, which makes Launching fill them."""
+
+    def __init__(self, job: JobState, ending: Ending) -> None:
+        self._job = job
+        self._ending = ending
+        self._causes: list[tuple[str, str]] = []  #: (line, detail) since the job last got further, the first one first
+
+    def progressed(self) -> None:
+        """The job got further: what failed before has been overcome."""
+        self._job.slots.progressed()
+        self._causes.clear()
+
+    def on_status(self, update: ev.StatusUpdate, now: float) -> None:
+        job = self._job
+        job.reconciliation.answered(update.task_id)
+        found = job.slots.find(update.task_id)
+        if found is not None:
+            self._changed(*found, update, now)
+        elif update.state not in ev.TERMINAL_STATES | ev.DOUBTFUL_STATES and update.agent_id:
+            job.kill(update.task_id, update.agent_id)  # given up, and back again
+        if "uuid" in update.raw:
+            job.do(act.Acknowledge(update.raw))
+
+    def on_launch_failed(self, event: ev.LaunchFailed, now: float) -> None:
+        for task_id in event.task_ids:
+            self.on_status(ev.StatusUpdate(task_id, "TASK_DROPPED", message=event.message), now)
+
+    def on_agent_lost(self, event: ev.AgentLost, now: float) -> None:
+        """No more than a hint, as the status updates of its tasks tell the truth: asks for them."""
+        tasks = (task.task_id for _, task in self._job.slots.tasks() if task.agent_id == event.agent_id)
+        self._job.reconciliation.add(tasks, now)
+
+    def on_executor_lost(self, event: ev.ExecutorLost, now: float) -> None:
+        job = self._job
+        job.executors.forget(event.agent_id, event.executor_id)
+        tasks = (task.task_id for _, task in job.slots.tasks() if task.executor_id == event.executor_id)
+        job.reconciliation.add(tasks, now)
+
+    def _changed(self, slot: Slot, task: Task, update: ev.StatusUpdate, now: float) -> None:
+        job = self._job
+        if update.state != task.state:
+            task.state, task.changed_at = update.state, now
+        task.asked_at = None
+        if update.state in ev.TERMINAL_STATES:
+            if update.reason in _EXECUTOR_ENDS:
+                job.executors.forget(task.agent_id, task.executor_id)
+            counts = update.state in _FAILURES and update.reason not in _AGENT_FAULTS
+            self._lose(slot, task, update.message or update.state, counts, now)
+            self._forget_unborn(task)
+        elif update.state in ev.DOUBTFUL_STATES:
+            if not task.attached:
+                self._lose(slot, task, f"out of the master's sight ({update.state}) {update.message}", False, now)
+            elif task.doubtful_since is None:  # the agent has lost its master, but the task still talks to us
+                task.doubtful_since = now
+                job.reconciliation.add([task.task_id], now)
+        else:
+            task.doubtful_since = None
+            job.executors.confirm(task.agent_id, task.executor_id)
+            if all(task.state == "TASK_RUNNING" for _, task in job.slots.tasks()):
+                job.mark("tasks running")
+
+    def _forget_unborn(self, task: Task) -> None:
+        """An executor whose every task was dropped before one ran has probably never been started."""
+        job = self._job
+        executor = job.executors.by_agent.get(task.agent_id)
+        if executor is None or executor.confirmed:
+            return
+        if not any(other.executor_id == executor.executor_id for _, other in job.slots.tasks()):
+            job.executors.forget(task.agent_id, executor.executor_id)
+
+    def _lose(self, slot: Slot, task: Task, message: str, counts: bool, now: float) -> None:
+        """The slot's task is gone or given up. `message`: its last status, of which the first line is shown."""
+        job, running = self._job, self._ending.phase is Phase.RUNNING
+        job.slots.vacate(slot, now, job.patience, counts and running)
+        if not running:
+            return
+        how, _, last_words = message.strip().partition("\n")
+        how = how.removesuffix("; last words:")
+        last_line = last_words.strip().rpartition("\n")[2]
+        cause = f"{task.failure} ({how})" if task.failure else f"{how}: {last_line}" if last_line else how
+        if counts and len(self._causes) < _KEPT_CAUSES:
+            line = f"{slot.name} on {task.hostname} (task {task.task_id}): {cause}"
+            self._causes.append((line, task.failure_detail or last_words))
+        if slot.failures >= job.patience.failures:
+            line, detail = self._causes[0]
+            self._ending.fail(f"{slot.name} failed {slot.failures} times in a row; first cause: {line}", now, detail)
+            return
+        then = "a new one continues from the last checkpoint" if slot.role == "server" else "a new one takes its place"
+        job.note(f"{slot.name} lost on {task.hostname}: {cause}; {then}")
+
+    def check(self, now: float) -> None:
+        """Looks for tasks that have been silent for too long."""
+        for slot, task in list(self._job.slots.tasks()):
+            self._check_task(slot, task, now)
+
+    def _check_task(self, slot: Slot, task: Task, now: float) -> None:
+        job, patience = self._job, self._job.patience
+        if not task.state and now - (task.asked_at or task.launched_at) >= patience.launch_s:
+            task.asked_at = now
+            job.reconciliation.add([task.task_id], now)
+        if task.killed_at is not None:
+            if now - task.killed_at >= patience.kill_s:
+                self._lose(slot, task, "it does not end", True, now)
+            return
+        if task.doubtful_since is not None and now - task.doubtful_since >= patience.doubt_s and not task.attached:
+            self._lose(slot, task, "out of the master's sight, and silent", False, now)
+            return
+        if task.state != "TASK_RUNNING" or task.attached:
+            return
+        silent_s = now - (task.changed_at if task.hello is None else task.silent_since)
+        if silent_s >= (patience.hello_s if task.hello is None else patience.stream_s):
+            if task.hello is None:
+                task.failure = f"it never reached the driver at {job.plan.control} (see --driver-host)"
+            else:
+                task.failure = f"no word from it for {silent_s:.0f} s"
+            task.killed_at = now
+            job.kill(task.task_id, task.agent_id)

@@ -1,0 +1,204 @@
+"""Drives the framework's state machine by hand and checks its invariants after every event."""
+
+import base64
+import json
+
+from proto import control_pb2 as pb
+from scheduler import actions as act
+from scheduler import events as ev
+from scheduler.framework import PYTHON_VERSION, Framework, Phase
+from scheduler.placement import AgentOffer
+from scheduler.plan import JobPlan, Patience
+from scheduler.resources import NOTHING, Resources
+
+ROLE = {"role": "*", "allocation_info": {"role": "*"}}
+
+
+def resources(cpus=4.0, mem=4096.0, ports=((31000, 31099),)):
+    items = [
+        {"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}, **ROLE},
+        {"name": "mem", "type": "SCALAR", "scalar": {"value": mem}, **ROLE},
+        {"name": "disk", "type": "SCALAR", "scalar": {"value": 9999.0}, **ROLE},
+    ]
+    if ports:
+        ranges = {"range": [{"begin": begin, "end": end} for begin, end in ports]}
+        items.append({"name": "ports", "type": "RANGES", "ranges": ranges, **ROLE})
+    return Resources.parse(items)
+
+
+def plan(**changes):
+    values = {
+        "job_id": "job",
+        "workers": 2,
+        "servers": 1,
+        "control": "127.0.0.1:1",
+        "secret": "5e",
+        "python": "/usr/bin/python3",
+        "spec": b"spec",
+        "user": "me",
+    }
+    return JobPlan(**{**values, **changes})
+
+
+def hello(task_id, role=pb.WORKER, address="", version=PYTHON_VERSION):
+    return ev.HelloReceived(
+        pb.Hello(task_id=task_id, role=role, address=address, host="h", pid=1, python_version=version)
+    )
+
+
+def step(task_id, number, attempt=1, epoch=1):
+    report = pb.StepReport(step=number, epoch=epoch, loss=1.0, samples=8, seconds=0.1, workers=1, attempt=attempt)
+    return ev.ProgressReceived(task_id, pb.Progress(steps=[report]))
+
+
+def task_data(task):
+    return json.loads(base64.b64decode(task["data"]))
+
+
+class Harness:
+    """A framework, the time, and what the master would know."""
+
+    def __init__(self, patience=None, framework_id="", **plan_changes):
+        self.framework = Framework(plan(**plan_changes), patience or Patience(), framework_id)
+        self.now = 100.0
+        self.saved = bool(framework_id)
+        self.offered = {}  # offer id -> AgentOffer, until used or declined
+        self.tasks = {}  # task id -> TaskInfo, all ever
+        self.alive = {}  # slot name -> task id, until the framework may know it is gone
+        self.executors = {}  # (agent, executor id) -> ExecutorInfo
+        self.lost = set()  # ids of executors reported lost
+        self.over = None
+        self.count = 0
+
+    def send(self, event, after=0.0):
+        """Actions of one event, `after` seconds later; invariants checked."""
+        self.now += after
+        if isinstance(event, ev.Offers):
+            for offer in event.offers:
+                for offer_id in offer.offer_ids:
+                    assert offer_id not in self.offered
+                    self.offered[offer_id] = offer
+        if isinstance(event, ev.ExecutorLost):
+            self.executors.pop((event.agent_id, event.executor_id), None)
+            self.lost.add(event.executor_id)
+        if isinstance(event, ev.StatusUpdate) and event.state in ev.TERMINAL_STATES:
+            self.gone(event.task_id)
+        assert self.over is None or not isinstance(event, ev.Offers), "nothing is handled once it is over"
+        actions = self.framework.handle(event, self.now)
+        if self.over is not None:
+            assert actions == []
+        for action in actions:
+            assert self.over is None, f"{action} after Over"
+            self.check(action)
+        if self.over is None:
+            assert not self.offered, "an offer was neither used nor declined"
+        if isinstance(event, ev.StatusUpdate) and "uuid" in event.raw and self.over is None:
+            acknowledged = [a for a in actions if isinstance(a, act.Acknowledge)]
+            assert acknowledged == [act.Acknowledge(event.raw)], "each update is acknowledged once"
+        return actions
+
+    def check(self, action):
+        if isinstance(action, act.SaveFrameworkId):
+            self.saved = True
+        elif isinstance(action, act.Decline):
+            for offer_id in action.offer_ids:
+                del self.offered[offer_id]
+        elif isinstance(action, act.Accept):
+            self.check_accept(action)
+        elif isinstance(action, act.Over):
+            self.over = action.outcome
+            self.offered.clear()
+
+    def check_accept(self, action):
+        assert self.saved, "launched before the FrameworkID was saved"
+        offered = NOTHING
+        for offer_id in action.offer_ids:
+            offer = self.offered.pop(offer_id)
+            assert offer.agent_id == action.agent_id
+            offered = offered + Resources(offer.resources.scalars, offer.resources.ranges)
+        used = NOTHING
+        for task in action.tasks:
+            task_id = task["task_id"]["value"]
+            assert task["agent_id"]["value"] == action.agent_id
+            assert task_id not in self.tasks, "a task id is used once"
+            assert len(task_id) <= 255
+            self.tasks[task_id] = task
+            slot = task["name"].rpartition(".")[0]
+            known = self.framework.job.slots.retired
+            assert slot not in self.alive or self.alive[slot] in known, f"two live tasks in {slot}"
+            self.alive[slot] = task_id
+            used = used + Resources.parse(task["resources"])
+            executor = task["executor"]
+            key = (action.agent_id, executor["executor_id"]["value"])
+            assert key[1] not in self.lost, "a task for an executor that is known to be gone"
+            if key not in self.executors:
+                self.executors[key] = executor
+                used = used + Resources.parse(executor["resources"])
+            assert self.executors[key] == executor, "one executor id, one ExecutorInfo"
+            data = task_data(task)
+            ports = Resources.parse(task["resources"]).ports
+            assert ("bind" in data) == (data["role"] == "server") == bool(ports)
+        offered - used  # raises if more was used than offered
+
+    def gone(self, task_id):
+        for slot, alive in list(self.alive.items()):
+            if alive == task_id:
+                del self.alive[slot]
+
+    # What often happens
+
+    def offer(self, *agents, after=0.0, **sizes):
+        """One offer from each agent."""
+        offers = []
+        for agent in agents:
+            self.count += 1
+            offers.append(AgentOffer(agent, f"host-{agent}", "10.0.0.1", (f"o{self.count}",), resources(**sizes)))
+        return self.send(ev.Offers(tuple(offers)), after)
+
+    def status(self, task_id, state, after=0.0, **fields):
+        self.count += 1
+        agent = self.tasks[task_id]["agent_id"]["value"]
+        raw = {"task_id": {"value": task_id}, "state": state, "uuid": f"u{self.count}"}
+        return self.send(ev.StatusUpdate(task_id, state, agent, raw=raw, **fields), after)
+
+    def hello(self, task_id, **fields):
+        data = task_data(self.tasks[task_id])
+        role = pb.SERVER if data["role"] == "server" else pb.WORKER
+        return self.send(hello(task_id, role, data.get("bind", ""), **fields))
+
+    def start(self, *agents, **sizes):
+        """Subscribed, all launched, running and attached. Returns the task ids by slot name."""
+        self.send(ev.Subscribed("fw"))
+        self.offer(*(agents or ("a", "b")), **sizes)
+        for task_id in list(self.alive.values()):
+            self.status(task_id, "TASK_RUNNING")
+        for task_id in list(self.alive.values()):
+            self.hello(task_id)
+        return dict(self.alive)
+
+    def tick(self, after=1.0):
+        return self.send(ev.Tick(), after)
+
+    def wait(self, seconds):
+        """Ticks once a second; all actions on the way."""
+        return [action for _ in range(int(seconds)) for action in self.tick()]
+
+    @property
+    def phase(self):
+        return self.framework.phase
+
+
+def of(actions, kind):
+    return [action for action in actions if isinstance(action, kind)]
+
+
+def sent(actions, body):
+    """(task id, content) of the messages of one kind."""
+    return [(a.task_id, getattr(a.message, body)) for a in of(actions, act.Send) if a.message.WhichOneof("body") == body]
+
+
+def notes(actions):
+    return " | ".join(action.text for action in of(actions, act.Note))
+
+
+__all__ = ["Harness", "Phase", "hello", "notes", "of", "plan", "resources", "sent", "step", "task_data"]

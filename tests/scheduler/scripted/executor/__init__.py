@@ -1,0 +1,1 @@
+"""Stands in for the executor package on test agents: tasks that speak the control channel and train nothing."""

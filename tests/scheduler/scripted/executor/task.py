@@ -1,0 +1,90 @@
+"""A scripted task: says hello, and what it does then is in the job's spec, a pickled dict.
+
+    {"steps": N, "step_s": seconds, "fail": {"role": "worker", "kind": 1, "summary": ...}, "exit": {"worker": 3}}
+"""
+
+import asyncio
+import json
+import os
+import pickle
+import socket
+import sys
+
+import grpc.aio
+
+from proto import control_pb2 as pb
+
+
+class Done(Exception):
+    pass
+
+
+async def main():
+    given = json.loads(sys.stdin.readline())
+    role = given["role"]
+    hello = pb.Hello(
+        task_id=given["task_id"],
+        role=pb.SERVER if role == "server" else pb.WORKER,
+        address=given.get("bind", ""),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
+    )
+    async with grpc.aio.insecure_channel(given["control"]) as channel:
+        call = channel.stream_stream(
+            "/mesograd.Control/Attach",
+            request_serializer=pb.TaskMessage.SerializeToString,
+            response_deserializer=pb.DriverMessage.FromString,
+        )(metadata=(("mesograd-secret", given["secret"]),))
+        await call.write(pb.TaskMessage(hello=hello))
+        script, training, code = {}, None, 0
+        while (message := await call.read()) is not grpc.aio.EOF:
+            body = message.WhichOneof("body")
+            if body == "job":
+                script = pickle.loads(message.job.spec)
+                code = script.get("exit", {}).get(role, 0)
+                if code:
+                    break
+                fail = script.get("fail")
+                if fail and fail["role"] == role:
+                    failure = pb.Failure(kind=fail["kind"], summary=fail["summary"], detail=fail.get("detail", ""))
+                    await call.write(pb.TaskMessage(failure=failure))
+            elif body == "membership" and role == "server" and "server-0" in given["task_id"]:
+                if training:
+                    training.cancel()
+                training = asyncio.create_task(train(call, script, message.membership, given))
+            elif body == "stop":
+                if message.stop.checkpoint and training and not training.done():
+                    training.cancel()
+                    await finish(call, pb.Finished.STOPPED, script.get("at", 0))
+                    continue
+                break
+        await call.done_writing()
+    return code
+
+
+async def finish(call, reason, step):
+    finished = pb.Finished(reason=reason, step=step, epoch=1, weights_sha256="ab" * 32)
+    finished.metrics["Top1Accuracy"] = 0.875
+    await call.write(pb.TaskMessage(finished=finished))
+
+
+async def train(call, script, membership, given):
+    for step in range(1, script["steps"] + 1):
+        await asyncio.sleep(script.get("step_s", 0.01))
+        script["at"] = step
+        report = pb.StepReport(
+            step=step,
+            epoch=1,
+            loss=1 / step,
+            samples=16,
+            learning_rate=0.1,
+            seconds=0.01,
+            workers=membership.workers,
+            attempt=membership.attempt,
+        )
+        await call.write(pb.TaskMessage(progress=pb.Progress(steps=[report])))
+    await finish(call, pb.Finished.END_WHEN, script["steps"])
+
+
+sys.exit(asyncio.run(main()))
