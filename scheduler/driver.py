@@ -23,7 +23,8 @@ from scheduler.plan import JobPlan, Patience
 from scheduler.report import Reporter
 from scheduler.requests import framework_info
 
-TICK_S = 0.5
+TICK_S = 0.25
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def new_secret() -> str:
@@ -125,12 +126,12 @@ async def _ticks(post: Callable[[ev.Event], None]) -> None:
 
 @contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, post: Callable[[ev.Event], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM become events, where this is the main thread; afterwards all is as it was."""
+    """Signals that end a job become events, where this is the main thread; afterwards all is as it was."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    numbers = [number for number in STOP_SIGNALS if before[number] is not signal.SIG_IGN]  # nohup ignores SIGHUP
     for number in numbers:
         loop.add_signal_handler(number, post, ev.StopRequested(number))
     try:

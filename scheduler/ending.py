@@ -40,11 +40,12 @@ class Ending:
         """The outcome is known; nothing can change it any more."""
         return self.phase not in (Phase.RUNNING, Phase.STOPPING)
 
-    def fail(self, error: str, now: float, detail: str = "") -> None:
+    def fail(self, error: str, now: float, detail: str = "", worn_out: bool = False) -> None:
         """The job cannot go on. Only the first failure counts."""
         if not self.begun:
             job = self._job
-            self.outcome = Outcome(error, detail, signal=self.outcome.signal, step=job.step, epoch=job.epoch)
+            signal = self.outcome.signal
+            self.outcome = Outcome(error, detail, signal, worn_out, step=job.step, epoch=job.epoch)
             self._close(now)
 
     def finish(self, finished: control_pb2.Finished, now: float) -> None:

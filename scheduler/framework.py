@@ -22,11 +22,7 @@ from scheduler.supervision import Supervision
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-_FATAL = {
-    control_pb2.Failure.USER: "the job's own code failed in ",
-    control_pb2.Failure.INPUT: "",
-    control_pb2.Failure.DIVERGED: "",
-}
+_FATAL = frozenset({control_pb2.Failure.USER, control_pb2.Failure.INPUT, control_pb2.Failure.DIVERGED})
 
 
 class Framework:
@@ -43,6 +39,7 @@ class Framework:
         self._supervision = Supervision(self.job, self.ending)
         self._attempt_reported = 1
         self._started_at: float | None = None
+        self._alone_since: float | None = None
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ev.Subscribed: self._on_subscribed,
             ev.Reregistered: self._on_reregistered,
@@ -179,11 +176,11 @@ class Framework:
         if failure.kind not in _FATAL:  # its end, and with it the relaunch, follows as a status update
             task.failure, task.failure_detail = failure.summary, failure.detail
             return
-        where = f"{slot.name} on {task.hostname} (task {task.task_id})"
-        prefix = _FATAL[failure.kind]
-        summary = f"{prefix}{where}: {failure.summary}" if prefix else f"{failure.summary} ({where})"
-        detail = failure.detail if failure.kind == control_pb2.Failure.USER else ""
-        self.ending.fail(summary, now, detail)
+        if failure.kind == control_pb2.Failure.USER:
+            where = f"{slot.name} on {task.hostname} (task {task.task_id})"
+            self.ending.fail(f"the job's own code failed in {where}: {failure.summary}", now, failure.detail)
+        else:
+            self.ending.fail(f"{failure.summary} [{slot.name} on {task.hostname}]", now)
 
     # Time
 
@@ -193,6 +190,7 @@ class Framework:
             self._started_at = now
         if not job.framework_id and now - self._started_at >= job.patience.subscribe_s:
             self.ending.fail(f"the Mesos master accepted no subscription within {job.patience.subscribe_s:g} s", now)
+        self._check_alone(now)
         if not job.connected or self.ending.begun:
             return
         self._supervision.check(now)
@@ -203,3 +201,14 @@ class Framework:
         if job.reconciliation.all_due(now):
             job.do(act.Reconcile(()))
         self._launching.check_starving(now)
+
+    def _check_alone(self, now: float) -> None:
+        """Without a master training goes on, but not without a master and without tasks."""
+        job = self.job
+        if job.connected or not job.framework_id or any(task.attached for _, task in job.slots.tasks()):
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = now
+        elif now - self._alone_since >= job.patience.alone_s:
+            away_s = f"{job.patience.alone_s:g} s"
+            self.ending.fail(f"neither the Mesos master nor any task has been heard of for {away_s}", now)

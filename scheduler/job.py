@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -33,7 +34,7 @@ from scheduler.cluster_errors import ClusterError
 from scheduler.context import RunContext, RunOptions
 from scheduler.driver import drive, new_secret
 from scheduler.framework_store import FrameworkStore
-from scheduler.local import agent_size, host_size
+from scheduler.local import agent_size, first_complaint, host_size
 from scheduler.master import LocalMaster, RemoteMaster, address_towards, leading_master, parse_master
 from scheduler.outcome import EXIT_FAILED, EXIT_USAGE, JobFailed, JobResult, Outcome, UsageError
 from scheduler.plan import DEFAULT_SERVER_NEED, JobPlan
@@ -140,17 +141,19 @@ class TrainingJob:
         run.phases.mark("script")
         reporter = self._reporter(spec)
         store = FrameworkStore(mesograd_home() / "jobs" / plan.job_id)
-        with _sigterm_unwinds(), _cluster(master, plan) as address:
-            if isinstance(master, LocalMaster):
-                run.phases.mark("cluster up")
-                host = options.driver_host or "127.0.0.1"
-            else:
-                leader = leading_master(master)
+        with _signals_unwind(), _cluster(master, plan) as cluster:
+            if isinstance(master, RemoteMaster):
+                uri, host = master.uri, options.driver_host or address_towards(leading_master(master))
                 run.phases.mark("master found")
-                host = options.driver_host or address_towards(leader)
+            else:
+                assert cluster is not None
+                uri, host = cluster.master, options.driver_host or "127.0.0.1"
+                run.phases.mark("cluster up")
             outcome = asyncio.run(
-                drive(plan, address, host, reporter, store, run.phases, principal_secret=options.principal_secret)
+                drive(plan, uri, host, reporter, store, run.phases, principal_secret=options.principal_secret)
             )
+            if cluster is not None and outcome.worn_out and not outcome.detail:
+                outcome = replace(outcome, detail=first_complaint(cluster.directory))
         reporter.finish(outcome)
         if options.verbose:
             print(run.phases.line(), flush=True)
@@ -190,20 +193,17 @@ def _console(out: IO[str], error: IO[str], samples_per_epoch: int, batch_size: i
     return LineProgress(out, samples_per_epoch, batch_size)
 
 
-@contextlib.contextmanager
-def _cluster(master: LocalMaster | RemoteMaster, plan: JobPlan) -> Iterator[str]:
-    """The address of the master; with an embedded cluster around it for local[N]."""
+def _cluster(master: LocalMaster | RemoteMaster, plan: JobPlan) -> AbstractContextManager[EmbeddedCluster | None]:
+    """The embedded cluster of local[N], up while the context lasts; None for other masters."""
     if isinstance(master, RemoteMaster):
-        yield master.uri
-        return
+        return contextlib.nullcontext()
     size = agent_size(plan, host_size())
-    with EmbeddedCluster(agents=master.agents, cpus=size.cpus, mem_mb=size.mem_mb, ephemeral=True) as cluster:
-        yield cluster.master
+    return EmbeddedCluster(agents=master.agents, cpus=size.cpus, mem_mb=size.mem_mb, ephemeral=True)
 
 
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Before and after the driver's loop, SIGTERM ends the process as Ctrl-C does: through every `finally`."""
+def _signals_unwind() -> Iterator[None]:
+    """Before and after the driver's loop, SIGTERM and SIGHUP end the process as Ctrl-C does: by every `finally`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -211,11 +211,15 @@ def _sigterm_unwinds() -> Iterator[None]:
     def unwind(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before: Any = signal.signal(signal.SIGTERM, unwind)
+    before: dict[signal.Signals, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, unwind)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _executor_environment() -> dict[str, str]:

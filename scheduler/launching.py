@@ -99,8 +99,8 @@ class Launching:
         missing = job.slots.wants(now)
         if self._ending.phase is not Phase.RUNNING or not missing:
             return
-        # A job that has begun waits: what it lost may come back.
-        why = "" if job.members.attempt else starvation.impossible(job.plan, event.agents, self._largest)
+        # A job that has got anywhere waits: what it lost may come back.
+        why = "" if job.step else starvation.impossible(job.plan, event.agents, self._largest)
         if why:
             self._ending.fail(why, now)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -36,3 +37,20 @@ def agent_size(plan: JobPlan, host: AgentSize) -> AgentSize:
     if max(plan.worker_need.mem_mb, plan.server_need.mem_mb) > host.mem_mb:
         mem_mb = host.mem_mb
     return AgentSize(max(cpus, host.cpus), int(max(mem_mb, host.mem_mb)) + 1)
+
+
+def first_complaint(directory: Path, lines: int = 15) -> str:
+    """What the executor that ended first wrote to its standard error; empty if there is nothing.
+
+    The sandboxes of an embedded cluster are removed with it, so that this is the only chance to show it.
+
+    Args:
+        directory: the cluster's.
+        lines: of the end of the file.
+    """
+    runs = [path for path in directory.glob("agent-*/**/runs/*/stderr") if path.parent.name != "latest"]
+    for path in sorted(runs, key=lambda path: path.stat().st_mtime):
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        if text:
+            return "\n".join(text.splitlines()[-lines:])
+    return ""

@@ -16,6 +16,7 @@ class Outcome:
     error: str = ""  #: one line
     detail: str = ""  #: traceback of the user's code, if that was the cause
     signal: int = 0  #: the signal that stopped it, or 0
+    worn_out: bool = False  #: a task failed again and again, for no fault of the user's code that we know of
     checkpointed: bool = False  #: a Stop was obeyed in order, a checkpoint (if the job writes any) was written
     step: int = 0
     epoch: int = 0

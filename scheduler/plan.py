@@ -55,6 +55,7 @@ class JobPlan:
 class Patience:
     """How long the framework waits for what. All in seconds."""
 
+    alone_s: float = 600  #: without a master and without a single task on the control channel
     launch_s: float = 30  #: from ACCEPT to the first status, before asking the master
     hello_s: float = 60  #: from TASK_RUNNING to hello, before the task counts as hung
     stream_s: float = 60  #: without a control stream, before a running task counts as hung
@@ -62,7 +63,7 @@ class Patience:
     kill_grace_s: float = 3  #: SIGTERM to SIGKILL
     kill_s: float = 30  #: from KILL to a terminal status, before the task is given up
     stop_s: float = 20  #: from the user's stop to Finished
-    leave_s: float = 2  #: for tasks of a finished job to end by themselves, before they are killed
+    leave_s: float = 0.5  #: for tasks of a finished job to end by themselves, before they are killed
     close_s: float = 10  #: for tasks, then again for executors, then for the teardown to be gone
     subscribe_s: float = 60  #: for the master to accept the subscription
     starving_s: float = 15  #: without room to start, before the agents' totals are looked at

@@ -66,7 +66,10 @@ class Supervision:
             if update.reason in _EXECUTOR_ENDS:
                 job.executors.forget(task.agent_id, task.executor_id)
             counts = update.state in _FAILURES and update.reason not in _AGENT_FAULTS
-            self._lose(slot, task, update.message or update.state, counts, now)
+            message = update.message or update.state
+            if update.reason in _EXECUTOR_ENDS:
+                message += f" (see stderr in the sandbox of {task.executor_id})"
+            self._lose(slot, task, message, counts, now)
             self._forget_unborn(task)
         elif update.state in ev.DOUBTFUL_STATES:
             if not task.attached:
@@ -98,13 +101,17 @@ class Supervision:
         how, _, last_words = message.strip().partition("\n")
         how = how.removesuffix("; last words:")
         last_line = last_words.strip().rpartition("\n")[2]
-        cause = f"{task.failure} ({how})" if task.failure else f"{how}: {last_line}" if last_line else how
+        if task.failure:
+            cause = f"{task.failure} ({how})"
+        else:
+            cause = f"{how}: {last_line}" if last_line else how
         if counts and len(self._causes) < _KEPT_CAUSES:
             line = f"{slot.name} on {task.hostname} (task {task.task_id}): {cause}"
             self._causes.append((line, task.failure_detail or last_words))
         if slot.failures >= job.patience.failures:
             line, detail = self._causes[0]
-            self._ending.fail(f"{slot.name} failed {slot.failures} times in a row; first cause: {line}", now, detail)
+            error = f"{slot.name} failed {slot.failures} times in a row; first cause: {line}"
+            self._ending.fail(error, now, detail, worn_out=True)
             return
         then = "a new one continues from the last checkpoint" if slot.role == "server" else "a new one takes its place"
         job.note(f"{slot.name} lost on {task.hostname}: {cause}; {then}")

@@ -194,7 +194,8 @@ def of(actions, kind):
 
 def sent(actions, body):
     """(task id, content) of the messages of one kind."""
-    return [(a.task_id, getattr(a.message, body)) for a in of(actions, act.Send) if a.message.WhichOneof("body") == body]
+    sends = [action for action in of(actions, act.Send) if action.message.WhichOneof("body") == body]
+    return [(action.task_id, getattr(action.message, body)) for action in sends]
 
 
 def notes(actions):

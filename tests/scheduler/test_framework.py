@@ -1,5 +1,7 @@
 """Every path of the framework's state machine, by hand."""
 
+import itertools
+
 import pytest
 
 from proto import control_pb2 as pb
@@ -192,7 +194,7 @@ def test_a_slot_that_keeps_failing_ends_the_job_with_the_first_cause(state):
         else:
             actions = h.tick()
     assert len(launches) == 4, "5 failures in a row"
-    gaps = [b - a for a, b in zip(launches, launches[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(launches)]
     assert gaps == sorted(gaps), "with growing back-off"
     assert gaps[-1] > gaps[0]
     error = h.framework.outcome.error
@@ -431,6 +433,17 @@ def test_a_master_that_never_accepts_the_subscription():
     assert of(h.wait(62), act.Over)[0].outcome.error.startswith("the Mesos master accepted no subscription")
 
 
+def test_alone_in_the_world():
+    h = Harness()
+    ids = h.start("a")
+    h.send(ev.Disconnected())
+    assert not of(h.wait(1000), act.Over), "training goes on"
+    for task_id in ids.values():
+        h.send(ev.StreamLost(task_id))
+    h.wait(650)
+    assert "neither the Mesos master nor any task" in h.over.error
+
+
 # No room
 
 
@@ -473,6 +486,26 @@ def test_a_master_without_agents():
     h.wait(17)
     h.send(ev.AgentTotals(()))
     assert "no agents" in h.framework.outcome.error
+
+
+def test_servers_that_run_already_do_not_make_the_worker_possible():
+    h = Harness(worker_need=Need(64, 1024))
+    h.send(ev.Subscribed("fw"))
+    h.offer("a")
+    h.status("job.server-0.1", "TASK_RUNNING")
+    h.hello("job.server-0.1")
+    h.wait(17)
+    h.send(totals())
+    assert "a worker asks for (64 cpus" in h.framework.outcome.error
+
+
+def test_a_job_that_has_trained_waits_for_room():
+    h = Harness(worker_need=Need(2, 1024), workers=1)
+    ids = h.start("a")
+    h.send(step(ids["server-0"], 1))
+    h.status(ids["worker-0"], "TASK_FAILED")
+    assert of(h.wait(17), act.AskTotals)
+    assert "waiting for resources for worker 0" in notes(h.send(totals(cpus=1)))
 
 
 def test_a_busy_cluster_is_waited_for():
@@ -545,8 +578,8 @@ def test_tasks_that_do_not_leave_are_killed_then_their_executors_then_the_framew
     ("kind", "begins", "detail"),
     [
         (pb.Failure.USER, "the job's own code failed in worker 0 on host-", "Traceback"),
-        (pb.Failure.INPUT, "bad checkpoint (worker 0 on host-", ""),
-        (pb.Failure.DIVERGED, "bad checkpoint (worker 0 on host-", ""),
+        (pb.Failure.INPUT, "bad checkpoint [worker 0 on host-", ""),
+        (pb.Failure.DIVERGED, "bad checkpoint [worker 0 on host-", ""),
     ],
 )
 def test_failures_no_job_survives(kind, begins, detail):
@@ -558,7 +591,7 @@ def test_failures_no_job_survives(kind, begins, detail):
     h.send(ev.FailureReceived(ids["worker-1"], pb.Failure(kind=kind, summary="second")))
     outcome = close(h)
     assert outcome.error.startswith(begins)
-    assert ids["worker-0"] in outcome.error
+    assert (ids["worker-0"] in outcome.error) == (kind == pb.Failure.USER)
     assert outcome.detail == detail
     assert outcome.exit_code == 1
 

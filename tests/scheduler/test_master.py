@@ -27,7 +27,7 @@ def test_masters(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "local[0]", "local[x]", "local[-1]", "local[9999]", "local[2", "http://h:5050", "h:port", "zk://h:2181", "a b"],
+    ["", "local[0]", "local[x]", "local[-1]", "local[9999]", "local[2", "http://h:1", "h:port", "zk://h:2181", "a b"],
 )
 def test_what_is_no_master(text):
     with pytest.raises(UsageError) as error:

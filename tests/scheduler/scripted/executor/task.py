@@ -1,6 +1,6 @@
 """A scripted task: says hello, and what it does then is in the job's spec, a pickled dict.
 
-    {"steps": N, "step_s": seconds, "fail": {"role": "worker", "kind": 1, "summary": ...}, "exit": {"worker": 3}}
+{"steps": N, "step_s": seconds, "fail": {"role": "worker", "kind": 1, "summary": ...}, "exit": {"worker": 3}}
 """
 
 import asyncio
