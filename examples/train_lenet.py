@@ -5,7 +5,7 @@ mesograd run --master local[2] --workers 2 --servers 2 examples/train_lenet.py -
 
 import argparse
 
-from compute import data, models, nn, optim, trigger
+from compute import data, models, nn, optim, schedule, trigger
 from scheduler import TrainingJob
 
 MEAN, STD = 0.2860, 0.3530  # of Fashion-MNIST's training pixels, between 0 and 1
@@ -28,7 +28,7 @@ job = TrainingJob(
     model=models.lenet5(),
     criterion=nn.NLLLoss(),
     dataset=train,
-    optimizer=optim.SGD(args.learning_rate, momentum=0.9, weight_decay=5e-4),
+    optimizer=optim.SGD(args.learning_rate, momentum=0.9, weight_decay=5e-4, schedule=schedule.EpochStep(3, 0.1)),
     batch_size=args.batch_size,
     end_when=trigger.max_epoch(args.max_epoch),
     seed=args.seed,
