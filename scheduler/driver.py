@@ -24,6 +24,7 @@ from scheduler.report import Reporter
 from scheduler.requests import framework_info
 
 TICK_S = 0.25
+EMERGENCY_S = 5.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -80,6 +81,8 @@ async def drive(
         return executor.outcome
     finally:
         ticks.cancel()
+        if executor.outcome is None:  # an error of our own, or of the reporter
+            await _tear_down(link, events)
         await control.stop()
         await asyncio.to_thread(link.close)
 
@@ -116,6 +119,15 @@ class _Executor:
                 self.outcome = action.outcome
             case _:
                 self._link.submit(action)
+
+
+async def _tear_down(link: MesosLink, events: asyncio.Queue[ev.Event]) -> None:
+    """Leaves no framework behind that holds resources for a week, if the master can be told within some seconds."""
+    link.submit(act.Teardown())
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(EMERGENCY_S):
+            while not isinstance(await events.get(), ev.TornDown):
+                pass
 
 
 async def _ticks(post: Callable[[ev.Event], None]) -> None:

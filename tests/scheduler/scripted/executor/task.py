@@ -21,6 +21,8 @@ class Done(Exception):
 
 async def main():
     given = json.loads(sys.stdin.readline())
+    with open(f"task-{os.getpid()}", "w") as file:
+        file.write(given["task_id"])
     role = given["role"]
     hello = pb.Hello(
         task_id=given["task_id"],
@@ -53,7 +55,7 @@ async def main():
                 if training:
                     training.cancel()
                 training = asyncio.create_task(train(call, script, message.membership, given))
-            elif body == "stop":
+            elif body == "stop" and not script.get("deaf"):
                 if message.stop.checkpoint and training and not training.done():
                     training.cancel()
                     await finish(call, pb.Finished.STOPPED, script.get("at", 0))
