@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler import signals
 from scheduler.control import ControlServer
 from scheduler.framework import Framework
 from scheduler.framework_store import FrameworkStore
@@ -25,7 +24,6 @@ from scheduler.requests import framework_info
 
 TICK_S = 0.25
 EMERGENCY_S = 5.0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def new_secret() -> str:
@@ -74,7 +72,7 @@ async def drive(
     ticks = asyncio.create_task(_ticks(events.put_nowait))
     try:
         link.start()
-        with _signals(loop, events.put_nowait):
+        with signals.handled(loop, lambda number: events.put_nowait(ev.StopRequested(number))):
             while executor.outcome is None:
                 for action in framework.handle(await events.get(), time.monotonic()):
                     executor.carry_out(action)
@@ -134,21 +132,3 @@ async def _ticks(post: Callable[[ev.Event], None]) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         post(ev.Tick())
-
-
-@contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, post: Callable[[ev.Event], None]) -> Iterator[None]:
-    """Signals that end a job become events, where this is the main thread; afterwards all is as it was."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    numbers = [number for number in STOP_SIGNALS if before[number] is not signal.SIG_IGN]  # nohup ignores SIGHUP
-    for number in numbers:
-        loop.add_signal_handler(number, post, ev.StopRequested(number))
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number])
