@@ -11,33 +11,28 @@ All of it lives in one directory. Daemons get sessions of their own, so that a t
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
-
-import psutil
+from typing import Self
 
 from scheduler import cluster_processes
 from scheduler.cluster_binaries import find_mesos, find_zookeeper, mesograd_home
+from scheduler.cluster_children import Children, Watcher
 from scheduler.cluster_errors import ClusterError
 from scheduler.cluster_layout import ClusterOptions, Daemon, plan
 from scheduler.cluster_master import RegisteredAgent, leading, mesos_serves
 from scheduler.cluster_ports import PortChooser
-from scheduler.cluster_state import ClusterState, ProcessRecord, locked
+from scheduler.cluster_state import ClusterState, locked
 from scheduler.cluster_zookeeper import write_configuration, zookeeper_serves
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 LOG_LINES = 10
 _POLL_S = 0.03
-# What a user set for other Mesos programs must not reach the daemons: each takes its flags from MESOS_ variables too.
-_FOREIGN_VARIABLES = ("MESOS_", "LIBPROCESS_", "GLOG_")
 
 
 @dataclass(frozen=True)
@@ -94,8 +89,8 @@ class EmbeddedCluster:
         if directory is None:
             directory = tempfile.mkdtemp(prefix="mesograd-cluster-")
         self.directory = Path(directory).resolve()
-        self._children: dict[str, subprocess.Popen[bytes]] = {}  # by the daemon's name, to be reaped
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._children = Children.of(self.directory)
+        self._watcher: Watcher | None = None
 
     # --- the whole cluster ---------------------------------------------------------------------------------------
 
@@ -119,13 +114,13 @@ class EmbeddedCluster:
             layout = plan(self.directory, self.options, mesos, zookeeper, PortChooser().span)
             state = ClusterState(layout)
             if self.ephemeral:
-                self._start_watcher()
+                self._watcher = Watcher(self.directory, self._temporary)
             try:
                 for daemon in layout.daemons:
                     daemon.directory.mkdir(mode=0o700)
                     if daemon.kind == "zookeeper":
                         write_configuration(daemon.directory, layout.bind, daemon.port)
-                    self._launch(state, daemon)
+                    state.records[daemon.name] = self._children.launch(daemon)
                     if daemon.kind == "zookeeper":
                         self._wait_until_it_serves(daemon, state)
                 state.save()
@@ -173,9 +168,7 @@ class EmbeddedCluster:
             daemon = state.layout.daemon(name)
             if state.process(daemon):
                 raise ClusterError(f"{name} is running already", exit_code=2)
-            if self.ephemeral and self._watcher is None:
-                raise ClusterError("an ephemeral cluster is started with up()", exit_code=2)
-            self._launch(state, daemon)
+            state.records[daemon.name] = self._children.launch(daemon)
             state.save()
             self._wait_until_it_serves(daemon, state)
 
@@ -262,38 +255,6 @@ class EmbeddedCluster:
             if daemon.directory.is_dir():
                 shutil.rmtree(daemon.directory)
 
-    def _launch(self, state: ClusterState, daemon: Daemon) -> None:
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_VARIABLES)
-        }
-        environment[cluster_processes.MARKER] = str(self.directory)
-        with open(daemon.log, "ab") as log:
-            child = subprocess.Popen(
-                daemon.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=daemon.directory,
-                env=environment,
-                start_new_session=True,
-            )
-        self._children[daemon.name] = child
-        try:
-            created_s = psutil.Process(child.pid).create_time()
-        except psutil.Error:
-            created_s = 0.0  # it has ended at once; whoever waits for it says so
-        state.records[daemon.name] = ProcessRecord(child.pid, created_s)
-
-    def _start_watcher(self) -> None:
-        options = ["--remove"] if self._temporary else []
-        self._watcher = subprocess.Popen(
-            [sys.executable, "-P", cluster_processes.__file__, str(os.getpid()), str(self.directory), *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
-
     def _end(self, name: str, number: signal.Signals) -> None:
         with locked(self.directory):
             state = self._state()
@@ -302,23 +263,17 @@ class EmbeddedCluster:
             if process is None:
                 raise ClusterError(f"{name} is not running", exit_code=2)
             process.send_signal(number)
-            self._wait_until(lambda: state.process(daemon) is None, f"{name} does not end", timeout_s=STOP_TIMEOUT_S)
-            self._reap()
+            self._wait_until(lambda: state.process(daemon) is None, f"{name} does not end", state, (), STOP_TIMEOUT_S)
+            self._children.reap(name)
 
     def _end_everything(self) -> None:
         left = cluster_processes.end_cluster_processes(self.directory)
-        self._reap()
-        if self._watcher is not None:
-            pipe: IO[bytes] | None = self._watcher.stdin
-            if pipe is not None:
-                pipe.close()
-            self._watcher.wait()
-            self._watcher = None
         if left:
             raise ClusterError(f"processes {', '.join(map(str, left))} of {self.directory} cannot be killed")
-
-    def _reap(self) -> None:
-        self._children = {name: child for name, child in self._children.items() if child.poll() is None}
+        self._children.reap_all()
+        if self._watcher is not None:
+            self._watcher.dismiss()
+            self._watcher = None
 
     def _wait_for_agents(self, state: ClusterState) -> None:
         expected = {daemon.port for daemon in state.layout.of_kind("agent")}
@@ -328,29 +283,33 @@ class EmbeddedCluster:
             found = leading(state.layout.bind, masters)
             return found is not None and expected <= {agent.port for agent in found[1] if agent.active}
 
-        self._wait_until(registered, "not every agent has registered with a leading master", state)
+        names = [daemon.name for daemon in state.layout.daemons]
+        self._wait_until(registered, "not every agent has registered with a leading master", state, names)
 
     def _wait_until_it_serves(self, daemon: Daemon, state: ClusterState) -> None:
         ip, port = state.layout.bind, daemon.port
         serves = zookeeper_serves if daemon.kind == "zookeeper" else mesos_serves
-        self._wait_until(lambda: serves(ip, port), f"{daemon.name} does not answer on port {port}", state)
+        complaint = f"{daemon.name} does not answer on port {port}"
+        self._wait_until(lambda: serves(ip, port), complaint, state, [daemon.name])
 
     def _wait_until(
         self,
         condition: Callable[[], bool],
         complaint: str,
-        state: ClusterState | None = None,
+        state: ClusterState,
+        starting: Sequence[str],
         timeout_s: float = START_TIMEOUT_S,
     ) -> None:
-        """Polls until `condition`; with `state`, a child of ours that dies meanwhile is an error with its log."""
+        """Polls until `condition`; a daemon in `starting` that dies meanwhile is an error with the end of its log."""
         deadline = time.monotonic() + timeout_s
         while not condition():
-            for name, child in self._children.items() if state else ():
-                if child.poll() is not None and state and state.records[name].pid == child.pid:
-                    daemon = state.layout.daemon(name)
-                    raise ClusterError(f"{name} ended with {_ending(child.returncode)} while starting;{_tail(daemon)}")
+            for name in starting:
+                code = self._children.returncode(name)
+                if code is not None:
+                    tail = _tail(state.layout.daemon(name))
+                    raise ClusterError(f"{name} ended with {_ending(code)} while starting;{tail}")
             if time.monotonic() > deadline:
-                logs = f"; logs: {self.directory}/*/log" if state else ""
+                logs = f"; logs: {self.directory}/*/log" if starting else ""
                 raise ClusterError(f"{complaint} after {timeout_s:.0f} s{logs}")
             time.sleep(_POLL_S)
 

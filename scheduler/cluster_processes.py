@@ -25,9 +25,11 @@ KILL_TIMEOUT_S = 10.0
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """True unless the process has ended; a zombie has."""
+    """True unless the process has ended; a zombie has, but for one of whose threads some still are ending."""
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        return bool(
+            process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
+        )
     except psutil.Error:
         return False
 

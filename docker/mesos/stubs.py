@@ -14,6 +14,7 @@ from pathlib import Path
 ANSWERS = {
     "curl_global_init": "int curl_global_init(long flags) { (void)flags; return 0; }",
     "curl_easy_init": "void* curl_easy_init(void) { return 0; }",
+    "curl_easy_cleanup": "void curl_easy_cleanup(void* handle) { (void)handle; }",
 }
 
 

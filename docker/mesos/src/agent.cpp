@@ -20,6 +20,13 @@ void createDirectory(const Values& values, const string& flag) {
   std::filesystem::create_directories(path, error);
   if (error) fail("cannot create --" + flag + " " + path + ": " + error.message());
 }
+
+// Without it a request for /containerizer/debug would crash the agent.
+internal::PendingFutureTracker* futureTracker() {
+  auto* process = make<internal::PendingFutureTrackerProcess>();
+  keep([&] { return process::spawn(&upcast<process::ProcessBase>(process), false); });
+  return new internal::PendingFutureTracker{process::Owned<internal::PendingFutureTrackerProcess>(process)};
+}
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -43,8 +50,9 @@ int main(int argc, char** argv) {
   auto* secrets = orFail(SecretResolver::create(values.get("secret_resolver")), "--secret_resolver");
   agent::VolumeGidManager* gids = nullptr;
   if (values.get("volume_gid_range").some()) gids = orFail(agent::VolumeGidManager::create(*flags), "--volume_gid_range");
+  auto* tracker = futureTracker();
   auto* containerizer = orFail(
-      agent::Containerizer::create(*flags, false, fetcher, collector, secrets, gids, nullptr, nullptr),
+      agent::Containerizer::create(*flags, false, fetcher, collector, secrets, gids, tracker, nullptr),
       "cannot create a containerizer");
   MasterDetector* detector =
       orFail(MasterDetector::create(master, module, values.duration("zk_session_timeout")), "--master");
@@ -53,7 +61,7 @@ int main(int argc, char** argv) {
   Option<Authorizer*> authorizer_ = authorizer(values, "authorizer");
   auto* slave = make<agent::Slave>(
       kId, *flags, detector, containerizer, make<Files>(kRealm + "-readonly", authorizer_), collector,
-      make<agent::TaskStatusUpdateManager>(*flags), estimator, qos, nullptr, gids, nullptr,
+      make<agent::TaskStatusUpdateManager>(*flags), estimator, qos, nullptr, gids, tracker,
       process::Owned<agent::CSIServer>(),
       Option<process::network::internal::Socket<process::network::unix::Address>>(), authorizer_);
   run(upcast<process::ProcessBase>(slave));

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <new>
@@ -76,10 +77,36 @@ template <typename T> Try<T> fetch(const std::string& value);
 // --- libprocess -------------------------------------------------------------------------------------------------
 
 namespace process {
-struct ProcessBase { virtual ~ProcessBase(); char body[64]; };
-template <typename T> struct Process : virtual ProcessBase { ~Process(); };
 struct UPID { char body[256]; UPID(const UPID&); ~UPID(); bool operator<(const UPID&) const; };
-template <typename T> struct Owned { std::shared_ptr<void> data; };
+struct Event;
+struct MessageEvent;
+struct DispatchEvent;
+struct HttpEvent;
+struct ExitedEvent;
+struct TerminateEvent;
+// All virtual functions in their order, for a class of our own that derives from it.
+struct ProcessBase {
+  explicit ProcessBase(const std::string& id = "");
+  virtual ~ProcessBase();
+  virtual void consume(MessageEvent&&);
+  virtual void consume(DispatchEvent&&);
+  virtual void consume(HttpEvent&&);
+  virtual void consume(ExitedEvent&&);
+  virtual void consume(TerminateEvent&&);
+  virtual void serve(Event&&);
+  virtual void initialize();
+  virtual void finalize();
+  virtual void exited(const UPID&);
+  virtual void lost(const UPID&);
+  char body[64];
+};
+template <typename T> struct Process : virtual ProcessBase { ~Process() {} };
+// Shares a pointer to the object, not the object.
+template <typename T> struct Owned {
+  Owned() {}
+  explicit Owned(T* object) : data(new T*(object), [](void*) {}) {}
+  std::shared_ptr<void> data;
+};
 template <typename T> struct Future { std::shared_ptr<void> data; };
 struct RateLimiter { RateLimiter(int permits, const Duration&); char body[256]; };
 
@@ -93,7 +120,7 @@ namespace unix { struct Address { char body[256]; }; }
 namespace internal { template <typename Address> struct Socket { std::shared_ptr<void> data; }; }
 }  // namespace network
 }  // namespace process
-template <typename T> struct ProtobufProcess : process::Process<T> { ~ProtobufProcess(); };
+template <typename T> struct ProtobufProcess : process::Process<T> { ~ProtobufProcess() {} };
 
 namespace zookeeper {
 struct Authentication { std::string scheme, credentials; };
@@ -166,7 +193,12 @@ struct StandaloneMasterDetector { void appoint(const Option<MasterInfo>&); };
 
 namespace internal {
 struct Files { Files(const Option<std::string>& realm, const Option<Authorizer*>&); char body[4096]; };
-struct PendingFutureTracker;
+// Its constructor and virtual table are not in the library, but the methods that work on the list are.
+struct PendingFutureTrackerProcess : process::Process<PendingFutureTrackerProcess> {
+  PendingFutureTrackerProcess() : process::ProcessBase("pending-future-tracker") {}
+  std::list<char> pending;  // in truth of FutureMetadata; an empty list is the same
+};
+struct PendingFutureTracker { process::Owned<PendingFutureTrackerProcess> process; };
 struct VersionProcess : process::Process<VersionProcess> { VersionProcess(); ~VersionProcess(); };
 struct HookManager { static Try<Nothing> initialize(const std::string& names); };
 

@@ -77,16 +77,17 @@ int main(int argc, char** argv) {
 
   Option<string> zk = values.get("zk"), realm = kRealm + "-readonly";
   Option<Duration> session = values.duration("zk_session_timeout");
+  auto limiter = agentRemovalLimiter(values);
+  Option<Authorizer*> authorizer_ = authorizer(values, "authorizers");
   auto* registrar = make<Registrar>(*flags, new state::State(storage(values, zk)), realm);
   MasterContender* contender = orFail(MasterContender::create(zk, values.get("master_contender"), session), "--zk");
   MasterDetector* detector = orFail(MasterDetector::create(zk, values.get("master_detector"), session), "--zk");
   if (!zk.some() && !values.get("master_contender").some()) {
     contender = new OnlyContender(contender, reinterpret_cast<StandaloneMasterDetector*>(detector));
   }
-  Option<Authorizer*> authorizer_ = authorizer(values, "authorizers");
   auto* allocator = make<internal::master::allocator::HierarchicalDRFAllocator>();
   auto* master = make<Master>(reinterpret_cast<allocator::Allocator*>(allocator), registrar,
                               make<Files>(realm, authorizer_), contender, detector, authorizer_,
-                              agentRemovalLimiter(values), *flags);
+                              limiter, *flags);
   run(upcast<process::ProcessBase>(master));
 }
