@@ -22,8 +22,11 @@ def death_signal_command() -> tuple[str, ...]:
     if setpriv is None:
         return ()
     prefix = (setpriv, "--pdeathsig", "KILL", "--")
-    probe = subprocess.run([*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
-    return prefix if probe.returncode == 0 else ()
+    try:
+        subprocess.run([*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return prefix
 
 
 class Child:
@@ -78,7 +81,7 @@ class Child:
         """Writes what the pipe has room for of the request; returns whether there is more."""
         try:
             while self._pending:
-                self._pending = self._pending[self._stdin.write(self._pending) or 0 :]
+                self._pending = self._pending[os.write(self._stdin.fileno(), self._pending) :]
         except BlockingIOError:
             return True
         except BrokenPipeError:  # it closed its input, or ended; the latter shows by itself
@@ -91,18 +94,18 @@ class Child:
 
     def terminate(self) -> None:
         """Asks it to end (SIGTERM)."""
-        self._process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)  # not by Popen, which would reap it if it has just ended
 
     def kill_session(self) -> None:
         """Kills it (SIGKILL) with all processes of its session, whatever their process group."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         for _ in range(_KILL_ROUNDS):
             members = [pid for pid in session_members(self.pid) if pid != self.pid]
             if not members:
                 return
             for pid in members:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
 
     def reap(self) -> int:

@@ -218,7 +218,7 @@ class MesosExecutor(Executor):
         try:
             request = parse_task_request(task)
             child = Child.start(
-                self._command,
+                (*self._command, task_id),  # so that `ps` shows which task it is
                 request.line,
                 child_environment(self._environ, request),
                 self._paths.root,

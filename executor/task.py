@@ -1,4 +1,6 @@
-"""Entry point of a task's process: `python -m executor.task`, with the task's description as JSON on standard input.
+"""Entry point of a task's process: `python -m executor.task TASK_ID`, its description as JSON on standard input.
+
+The argument is for people who look at the list of processes; all that counts is in the description.
 
 Standard input stays open as long as the executor lives; when it ends, the executor is gone and so is this process.
 Exit codes: 0 done or told to stop, 1 failure that may be tried again, 2 failure that ends the job.

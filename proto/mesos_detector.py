@@ -15,7 +15,7 @@ from proto.mesos_address import format_address
 logger = logging.getLogger(__name__)
 
 SESSION_TIMEOUT_S = 10.0
-START_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 5.0
 RECHECK_S = 30.0  # a watch that got lost costs no more than this
 _MASTER_NODE = re.compile(r"json\.info_(\d+)")
 
@@ -131,7 +131,7 @@ class MasterDetector:
                 self._follow()
             except Exception as error:  # kazoo raises far more than its own exceptions; whatever it is, try again
                 logger.debug("ZooKeeper failed", exc_info=True)
-                self._on_failure(f"ZooKeeper at {self._url}: {error or type(error).__name__}")
+                self._on_failure(f"ZooKeeper at {self._url}: {str(error) or type(error).__name__}")
                 self._stopped.wait(self._backoff.next_s())
 
     def _follow(self) -> None:

@@ -146,7 +146,7 @@ class CallConnections:
                 answer = response.read()
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                raise CallFailed(f"no answer from {address}: {error or type(error).__name__}") from error
+                raise CallFailed(f"no answer from {address}: {str(error) or type(error).__name__}") from error
             if response.will_close:
                 connection.close()
             else:

@@ -127,11 +127,16 @@ class SubscriptionLoop:
         return self._master
 
     def start(self) -> None:
-        """Starts the thread; does nothing if it runs."""
+        """Starts the thread; does nothing if it runs.
+
+        Raises:
+            RuntimeError: if a callback calls it after stop().
+        """
         with self._lock:
             if self._started:
                 return
-        self.join()  # a thread that was stopped may still be closing its connections
+        if not self.join():  # a thread that was stopped may still be closing its connections
+            raise RuntimeError("a callback cannot start its own driver again")
         with self._lock:
             self._started = True
             self._wakeup = socket.socketpair()
@@ -287,9 +292,9 @@ class SubscriptionLoop:
                 if sock in ready:
                     events = stream.receive()
                     last = time.monotonic()
-                    if events and self._session is None:
-                        self._open_session(Session(address, stream.stream_id or ""))
                     for event in events:
+                        if self._session is None and isinstance(event, dict) and event.get("type") == "SUBSCRIBED":
+                            self._open_session(Session(address, stream.stream_id or ""))
                         self.process_event(event)
                         self._check_interrupted(version)
                 elif not ready and limit_s is not None and time.monotonic() >= last + limit_s:

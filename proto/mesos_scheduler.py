@@ -18,7 +18,7 @@ from addict import Dict
 from proto.backoff import Backoff
 from proto.mesos_address import format_address, parse_address
 from proto.mesos_detector import MasterDetector, is_zookeeper_url, parse_zookeeper_url
-from proto.mesos_errors import CallRefused, MesosError
+from proto.mesos_errors import CallRefused, MesosError, NotConnected
 from proto.mesos_http import Json, basic_credential, subscribe_request
 from proto.mesos_import import pymesos
 from proto.mesos_loop import CALL_TIMEOUT_S, SubscriptionLoop
@@ -184,6 +184,8 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
 
     def _call(self, kind: str, payload: Any = None, session: Any = None) -> None:
         session = session or self._require_session()
+        if self.framework_id is None:
+            raise NotConnected("not registered yet")
         body: Json = {"type": kind, "framework_id": {"value": self.framework_id}}
         if payload is not None:
             body[kind.lower()] = payload

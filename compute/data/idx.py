@@ -25,6 +25,7 @@ IMAGES_MAGIC = 2051
 LABELS_MAGIC = 2049
 _KIND = {IMAGES_MAGIC: "images", LABELS_MAGIC: "labels"}
 _CHUNK_BYTES = 1 << 20
+_GZIP_LEAST_BYTES = 18  # header and trailer (RFC 1952)
 _REMEDY = "fetch the file again"
 
 
@@ -48,12 +49,11 @@ def read(path: Path, magic: int) -> NDArray[np.uint8]:
     """
     with _open(path) as stream:
         header = _header(stream, path, magic)
-        data = np.empty(header.size, dtype=np.uint8)
-        filled = 0
+        # Grown as data come, not allocated at once: a damaged header may ask for terabytes.
+        data = bytearray()
         for chunk in _chunks(stream, path, header):
-            data[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-            filled += len(chunk)
-    return data.reshape(header.shape)
+            data += chunk
+    return np.frombuffer(data, dtype=np.uint8).reshape(header.shape)
 
 
 def check(path: Path, magic: int) -> IdxHeader:
@@ -84,6 +84,9 @@ def _open(path: Path) -> Iterator[BinaryIO]:
     except EOFError:
         raise InputError(f"{path} is cut short: the gzip stream ends early; {_REMEDY}") from None
     except (gzip.BadGzipFile, zlib.error) as error:
+        size = path.stat().st_size
+        if size < _GZIP_LEAST_BYTES:
+            raise InputError(f"{path} is cut short: {size} bytes are no gzip file; {_REMEDY}") from None
         raise InputError(f"{path} is a damaged gzip file ({error}); {_REMEDY}") from None
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the folder's name") from None
@@ -107,7 +110,7 @@ def _header(stream: BinaryIO, path: Path, magic: int) -> IdxHeader:
     if len(sizes) < 4 * dimensions:
         raise InputError(f"{path} is cut short: {4 + len(sizes)} bytes instead of an idx header; {_REMEDY}")
     shape = struct.unpack(f">{dimensions}I", sizes)
-    if min(shape[1:], default=1) == 0 or math.prod(shape) > 1 << 40:
+    if min(shape[1:], default=1) == 0:
         raise InputError(f"{path} is damaged: its header says {' x '.join(map(str, shape))} elements; {_REMEDY}")
     return IdxHeader(shape)
 

@@ -18,6 +18,13 @@ from compute import nn
 
 Array = NDArray[np.float32]
 
+THREADED_OPERATIONS = 4e6
+"""Floating-point operations from which a call is worth several threads: some 50 us of one core. Forking and joining
+costs a few microseconds, and far more if a core is taken."""
+
+ELEMENTWISE_OPERATIONS = 16
+"""Rough cost of an element in loops that wait for memory, in the operations of a matrix product."""
+
 Call = Callable[[], Any]
 """A prepared operation. It returns 0 or None, or the library's error code."""
 
@@ -35,7 +42,8 @@ class Pooling(ABC):
 class Backend(ABC):
     """Operations of one library for one program. All arrays are float32."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
         self._kept: list[Array] = []
 
     def _keep(self, *arrays: Array) -> None:
@@ -43,8 +51,32 @@ class Backend(ABC):
         self._kept.extend(arrays)
 
     @abstractmethod
+    def set_threads(self, threads: int) -> None:
+        """How many threads the library's calls from this thread may use from now on."""
+
     def begin(self) -> None:
-        """Before the calls of a pass: gives the calling thread its number of OpenMP threads."""
+        """Before plans are made or calls run: small calls use one thread (see `_sized`)."""
+        self.set_threads(1)
+
+    def _sized(self, operations: float, prepare: Callable[[], Call]) -> Call:
+        """The call that `prepare` makes, run by all threads if it is worth waking them, by one if not.
+
+        A fixed choice for fixed shapes, since the number of threads decides the order of additions.
+        """
+        if self.threads == 1 or operations < THREADED_OPERATIONS:
+            return prepare()
+        # oneDNN plans a primitive for as many threads as there are while it is made.
+        self.set_threads(self.threads)
+        call = prepare()
+        self.set_threads(1)
+
+        def threaded() -> Any:
+            self.set_threads(self.threads)
+            status = call()
+            self.set_threads(1)
+            return status
+
+        return threaded
 
     @abstractmethod
     def gemm(self, a: Array, b: Array, c: Array, accumulate: bool = False) -> Call:
@@ -70,9 +102,6 @@ class Backend(ABC):
     def max_pool(self, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> Pooling:
         """Pools x (C, H, W, n) into y (C, OH, OW, n)."""
 
-    @abstractmethod
-    def log_softmax(self, x: Array, y: Array) -> Call:
-        """y = log softmax of each row of x (n, classes)."""
 
 
 def copy(source: Array, target: Array) -> Call:

@@ -106,7 +106,7 @@ class BatchLastPlan(Plan):
         elif isinstance(layer, nn.Linear):
             stage = LinearStage(nodes, self._want(batch_last=True, batch=batch), backend, program)
         elif isinstance(layer, nn.LogSoftmax):
-            stage = LogSoftmaxStage(nodes, self._want(batch_last=False, batch=batch), backend)
+            stage = LogSoftmaxStage(nodes, self._want(batch_last=False, batch=batch))
         elif isinstance(layer, nn.CustomLayer):
             stage = CustomStage(nodes, self._want(batch_last=False, batch=batch), program)
         else:

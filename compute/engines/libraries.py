@@ -41,6 +41,17 @@ def load_openmp() -> ctypes.CDLL:
     return load("intel-openmp", "libiomp5.so")
 
 
+def openmp_is_first() -> bool:
+    """Whether Intel's OpenMP runtime answers for omp_ functions in this process, as opposed to one loaded before it.
+
+    MKL's threading layer takes whichever was first. With another one (PyTorch brings GNU's) it forks threads through
+    Intel's runtime and asks the other for their numbers: its results are then wrong, without a word.
+    """
+    name = "omp_get_thread_num"
+    first, ours = (ctypes.cast(getattr(lib, name), ctypes.c_void_p).value for lib in (ctypes.CDLL(None), load_openmp()))
+    return first == ours
+
+
 @cache
 def load_onednn() -> ctypes.CDLL:
     """oneDNN's CPU library with OpenMP threads."""

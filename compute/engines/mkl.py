@@ -12,9 +12,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from compute import nn
-from compute.engines.backend import Backend, Call, Pooling, strides_of
+from compute.engines.backend import ELEMENTWISE_OPERATIONS, Backend, Call, Pooling, strides_of
 from compute.engines.batch_last import BatchLastEngine
-from compute.engines.libraries import load_mkl, load_openmp
+from compute.engines.libraries import load_mkl, load_openmp, openmp_is_first
 from compute.errors import InputError
 from compute.memory import aligned
 from compute.program import Engine, Program
@@ -41,6 +41,7 @@ class MklPooling(Pooling):
         self._padded_shape = (channels, height + 2 * pad_y, width + 2 * pad_x, n)
         self._layer = layer
         self._choice = np.zeros(y.shape, dtype=np.uint8 if math.prod(layer.kernel_size) <= 256 else np.uint32)
+        self._place = np.zeros_like(self._choice)
         self._larger = np.zeros(y.shape, dtype=np.bool_)
         self._padded = x
         if pad_y or pad_x:
@@ -75,7 +76,9 @@ class MklPooling(Pooling):
         np.copyto(self._y, self._windows[0])
         for place, window in enumerate(self._windows[1:], start=1):
             np.greater(window, self._y, out=self._larger)
-            np.copyto(self._choice, place, where=self._larger)
+            # Places grow, so the larger of two is the later: no masked copy, which numpy does element by element.
+            np.multiply(self._larger.view(np.uint8), self._choice.dtype.type(place), out=self._place)
+            np.maximum(self._choice, self._place, out=self._choice)
             np.maximum(self._y, window, out=self._y)
 
     def backward(self, grad_y: Array, grad_x: Array) -> list[Call]:
@@ -103,25 +106,28 @@ class MklBackend(Backend):
     """MKL through its C interface; element-wise operations that it lacks in numpy."""
 
     def __init__(self, threads: int) -> None:
-        super().__init__()
-        openmp, self._mkl = load_openmp(), load_mkl()
+        super().__init__(threads)
+        self._openmp, self._mkl = load_openmp(), load_mkl()
+        if threads > 1 and not openmp_is_first():
+            raise InputError(
+                "engine mkl cannot use several threads here: another OpenMP runtime, such as PyTorch's, was loaded "
+                "before MKL's; import it after compute.compile, or use one thread or engine onednn"
+            )
         # The layer and the reproducibility mode count only before MKL's first computation in this process.
         self._mkl.MKL_Set_Threading_Layer(c_int(_THREADING_INTEL))
         self._mkl.MKL_CBWR_Set(c_int(_CBWR_AUTO))
         # Otherwise MKL may take fewer threads, and so add in another order, than asked for.
         self._mkl.MKL_Set_Dynamic(c_int(0))
-        self._set_openmp = partial(openmp.omp_set_num_threads, c_int(threads))
-        self._set_mkl = partial(self._mkl.MKL_Set_Num_Threads_Local, c_int(threads))
 
-    def begin(self) -> None:
-        self._set_openmp()
-        self._set_mkl()
+    def set_threads(self, threads: int) -> None:
+        self._openmp.omp_set_num_threads(c_int(threads))
+        self._mkl.MKL_Set_Num_Threads_Local(c_int(threads))
 
     def gemm(self, a: Array, b: Array, c: Array, accumulate: bool = False) -> Call:
         self._keep(a, b, c)
         (trans_a, lda), (trans_b, ldb) = strides_of(a), strides_of(b)
         self._mkl.cblas_sgemm.restype = None
-        return partial(
+        call = partial(
             self._mkl.cblas_sgemm,
             c_int(_ROW_MAJOR),
             c_int(_TRANSPOSED if trans_a else _PLAIN),
@@ -136,6 +142,7 @@ class MklBackend(Backend):
             c_void_p(c.ctypes.data),
             c_int(c.strides[0] // 4 if len(c) > 1 else c.shape[1]),
         )
+        return self._sized(2.0 * c.size * a.shape[1], lambda: call)
 
     def transpose(self, source: Array, target: Array) -> Call:
         self._keep(source, target)
@@ -157,13 +164,9 @@ class MklBackend(Backend):
         column = None if bias is None else bias[:, None]
         self._keep(x, y)
         self._mkl.vmsTanh.restype = None
-        tanh = partial(
-            self._mkl.vmsTanh,
-            c_int(y.size),
-            c_void_p((x if column is None else y).ctypes.data),
-            c_void_p(y.ctypes.data),
-            c_int64(_VML_HIGH_ACCURACY),
-        )
+        source_address = c_void_p((x if column is None else y).ctypes.data)
+        arguments = (c_int(y.size), source_address, c_void_p(y.ctypes.data), c_int64(_VML_HIGH_ACCURACY))
+        tanh = self._sized(ELEMENTWISE_OPERATIONS * float(y.size), lambda: partial(self._mkl.vmsTanh, *arguments))
         if activation is not None and not isinstance(activation, nn.Tanh | nn.ReLU):
             raise InputError(f"MKL's engine does not know the activation {activation.kind}")
 
@@ -201,13 +204,6 @@ class MklBackend(Backend):
 
     def max_pool(self, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> Pooling:
         return MklPooling(layer, x, y, training)
-
-    def log_softmax(self, x: Array, y: Array) -> Call:
-        def call() -> None:
-            np.subtract(x, x.max(axis=1, keepdims=True), out=y)
-            np.subtract(y, np.log(np.exp(y).sum(axis=1, keepdims=True)), out=y)
-
-        return call
 
 
 def make(program: Program, threads: int) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ctypes import c_char, c_float, c_int, c_int64, c_void_p
 from functools import partial
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from compute import nn
 from compute.engines import dnnl
-from compute.engines.backend import Backend, Call, Pooling, strides_of
+from compute.engines.backend import ELEMENTWISE_OPERATIONS, Backend, Call, Pooling, strides_of
 from compute.engines.batch_last import BatchLastEngine
 from compute.engines.libraries import load_openmp
 from compute.errors import InputError
@@ -29,8 +30,10 @@ class OnednnPooling(Pooling):
     (C, H, W, n) is what oneDNN calls nhwc with C images of n channels: its kernels then run along the batch.
     """
 
-    def __init__(self, api: dnnl.Api, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> None:
-        self._api = api
+    def __init__(
+        self, backend: OnednnBackend, api: dnnl.Api, layer: nn.MaxPool2d, x: Array, y: Array, training: bool
+    ) -> None:
+        self._backend, self._api = backend, api
         self._x, self._y = _images(api, x), _images(api, y)
         out = y.shape[1:3]
         after = [
@@ -39,51 +42,48 @@ class OnednnPooling(Pooling):
             for axis in range(2)
         ]
         self._geometry = (list(layer.stride), list(layer.kernel_size), [0, 0], list(layer.padding), after)
+        self._x_array, self._y_array = x, y
+        self._kind = dnnl.TRAINING if training else dnnl.INFERENCE
+        self.forward = [backend.elementwise(x, self._prepare_forward)]
+
+    def _prepare_forward(self) -> Call:
+        api = self._api
         self._forward = api.operation(
-            "pooling_forward",
-            dnnl.TRAINING if training else dnnl.INFERENCE,
-            dnnl.POOLING_MAX,
-            self._x,
-            self._y,
-            *self._geometry,
+            "pooling_forward", self._kind, dnnl.POOLING_MAX, self._x, self._y, *self._geometry
         )
-        arguments = {dnnl.SRC: api.memory(self._x, x), dnnl.DST: api.memory(self._y, y)}
         workspace = self._forward.workspace
-        self._workspace = api.memory(workspace) if workspace else None
-        if self._workspace:
-            arguments[dnnl.WORKSPACE] = self._workspace
-        self.forward = [self._forward.bind(arguments)]
+        self._workspace = {dnnl.WORKSPACE: api.memory(workspace)} if workspace else {}
+        memories = {dnnl.SRC: api.memory(self._x, self._x_array), dnnl.DST: api.memory(self._y, self._y_array)}
+        return self._forward.bind({**memories, **self._workspace})
 
     def backward(self, grad_y: Array, grad_x: Array) -> list[Call]:
-        operation = self._api.operation(
+        return [self._backend.elementwise(grad_x, lambda: self._prepare_backward(grad_y, grad_x))]
+
+    def _prepare_backward(self, grad_y: Array, grad_x: Array) -> Call:
+        api = self._api
+        operation = api.operation(
             "pooling_backward", dnnl.POOLING_MAX, self._x, self._y, *self._geometry, self._forward
         )
-        arguments = {
-            dnnl.DIFF_DST: self._api.memory(self._y, grad_y),
-            dnnl.DIFF_SRC: self._api.memory(self._x, grad_x),
-        }
-        if self._workspace:
-            arguments[dnnl.WORKSPACE] = self._workspace
-        return [operation.bind(arguments)]
+        memories = {dnnl.DIFF_DST: api.memory(self._y, grad_y), dnnl.DIFF_SRC: api.memory(self._x, grad_x)}
+        return operation.bind({**memories, **self._workspace})
 
 
 class OnednnBackend(Backend):
     """oneDNN primitives and its sgemm."""
 
     def __init__(self, threads: int) -> None:
-        super().__init__()
+        super().__init__(threads)
         self._api = dnnl.Api()
-        self._begin = partial(load_openmp().omp_set_num_threads, c_int(threads))
-        # Primitives are planned for the number of threads that OpenMP offers while they are made.
-        self._begin()
+        self._openmp = load_openmp()
+        self.begin()
 
-    def begin(self) -> None:
-        self._begin()
+    def set_threads(self, threads: int) -> None:
+        self._openmp.omp_set_num_threads(c_int(threads))
 
     def gemm(self, a: Array, b: Array, c: Array, accumulate: bool = False) -> Call:
         self._keep(a, b, c)
         (trans_a, lda), (trans_b, ldb) = strides_of(a), strides_of(b)
-        return partial(
+        call = partial(
             self._api.lib.dnnl_sgemm,
             c_char(b"T" if trans_a else b"N"),
             c_char(b"T" if trans_b else b"N"),
@@ -97,13 +97,15 @@ class OnednnBackend(Backend):
             c_void_p(c.ctypes.data),
             c_int64(c.strides[0] // 4 if len(c) > 1 else c.shape[1]),
         )
+        return self._sized(2.0 * c.size * a.shape[1], lambda: call)
 
     def transpose(self, source: Array, target: Array) -> Call:
         rows, columns = target.shape
-        return self._api.reorder(
+        memories = (
             self._api.memory(self._api.strided((rows, columns), (1, rows)), source),
             self._api.memory(self._api.strided((rows, columns)), target),
         )
+        return self.elementwise(target, lambda: self._api.reorder(*memories))
 
     def bias_activation(self, x: Array, bias: Array | None, y: Array, activation: nn.Module | None) -> Call:
         api = self._api
@@ -113,26 +115,30 @@ class OnednnBackend(Backend):
         if bias is None:
             if kind is None:
                 raise ValueError("neither bias nor activation")
-            return api.operation("eltwise_forward", dnnl.TRAINING, kind, whole, whole, 0.0, 0.0).bind(memories)
+            eltwise = ("eltwise_forward", dnnl.TRAINING, kind, whole, whole, 0.0, 0.0)
+            return self.elementwise(x, lambda: api.operation(*eltwise).bind(memories))
         column = api.strided((len(x), 1))
-        operation = api.operation(
-            "binary", dnnl.BINARY_ADD, whole, column, whole, attr=api.attribute(post_eltwise=kind)
-        )
-        return operation.bind({**memories, dnnl.SRC_1: api.memory(column, bias)})
+        memories[dnnl.SRC_1] = api.memory(column, bias)
+        attr = api.attribute(post_eltwise=kind)
+        binary = ("binary", dnnl.BINARY_ADD, whole, column, whole)
+        return self.elementwise(x, lambda: api.operation(*binary, attr=attr).bind(memories))
 
     def activation_backward(self, activation: nn.Module, y: Array, grad_y: Array, grad_x: Array) -> Call:
         api = self._api
         flat = api.strided((y.size,))
         forward = api.operation("eltwise_forward", dnnl.TRAINING, _kind(_FORWARD, activation), flat, flat, 0.0, 0.0)
         kind = _kind(_BACKWARD_FROM_OUTPUT, activation)
-        operation = api.operation("eltwise_backward", kind, flat, flat, flat, 0.0, 0.0, forward)
-        return operation.bind(
-            {
-                dnnl.DST: api.memory(flat, y),
-                dnnl.DIFF_DST: api.memory(flat, grad_y),
-                dnnl.DIFF_SRC: api.memory(flat, grad_x),
-            }
-        )
+        memories = {
+            dnnl.DST: api.memory(flat, y),
+            dnnl.DIFF_DST: api.memory(flat, grad_y),
+            dnnl.DIFF_SRC: api.memory(flat, grad_x),
+        }
+        eltwise = ("eltwise_backward", kind, flat, flat, flat, 0.0, 0.0, forward)
+        return self.elementwise(y, lambda: api.operation(*eltwise).bind(memories))
+
+    def elementwise(self, array: Array, prepare: Callable[[], Call]) -> Call:
+        """A call whose work goes with the elements of `array`."""
+        return self._sized(ELEMENTWISE_OPERATIONS * float(array.size), prepare)
 
     def row_sums(self, x: Array, sums: Array) -> Call:
         ones = aligned((x.shape[1], 1))
@@ -140,13 +146,7 @@ class OnednnBackend(Backend):
         return self.gemm(x, ones, sums.reshape(-1, 1))
 
     def max_pool(self, layer: nn.MaxPool2d, x: Array, y: Array, training: bool) -> Pooling:
-        return OnednnPooling(self._api, layer, x, y, training)
-
-    def log_softmax(self, x: Array, y: Array) -> Call:
-        api = self._api
-        rows = api.strided(x.shape)
-        operation = api.operation("softmax_forward", dnnl.TRAINING, dnnl.SOFTMAX_LOG, rows, rows, 1)
-        return operation.bind({dnnl.SRC: api.memory(rows, x), dnnl.DST: api.memory(rows, y)})
+        return OnednnPooling(self, self._api, layer, x, y, training)
 
 
 def _images(api: dnnl.Api, array: Array) -> dnnl.Descriptor:

@@ -24,7 +24,7 @@ def pip_settings() -> dict[str, str]:
     for priority in ("global.", "install.", "download.", ":env:."):
         for line in listing.splitlines():
             name, _, value = line.partition("=")
-            if name.startswith(priority):
+            if name.startswith(priority) and value.strip("'\""):  # pip, too, takes an empty setting for none
                 settings[name.removeprefix(priority)] = value.strip().strip("'\"")
     return settings
 

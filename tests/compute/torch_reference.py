@@ -13,6 +13,9 @@ from compute import nn
 
 Array = NDArray[np.float32]
 
+# Its threads would only wait for each other at these sizes.
+torch.set_num_threads(1)
+
 
 def torch_forward_backward(
     layers: Sequence[nn.Module], parameters: dict[str, Array], x: Array, target: NDArray[np.int64], scale: float
