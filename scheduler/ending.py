@@ -14,7 +14,6 @@ from scheduler.job_state import JobState
 from scheduler.outcome import Outcome
 from scheduler.slots import Task
 
-
 REPEAT_S = 2.0  #: an order to end gets lost where an agent has not registered with its new master yet
 
 
@@ -98,7 +97,7 @@ class Ending:
         """Moves through the phases as far as it goes."""
         job = self._job
         late = now >= self._deadline
-        if self.phase is Phase.STOPPING and late:
+        if self.phase is Phase.STOPPING and (late or any(slot.task is None for slot in job.slots.of("server"))):
             self._close(now)
             late = False
         if self.phase is Phase.CLOSING_TASKS and now >= self._ask_at:

@@ -628,6 +628,14 @@ def test_stop_does_not_wait_for_ever():
     assert outcome.exit_code == 143
 
 
+def test_stop_does_not_wait_for_a_checkpoint_that_a_lost_server_makes_impossible():
+    h = Harness(servers=2, checkpoint_url="/ck")
+    ids = h.start()
+    h.send(ev.StopRequested(15))
+    assert of(h.status(ids["server-1"], "TASK_FAILED"), act.Kill)
+    assert not close(h).checkpointed
+
+
 def test_stop_before_anything_began_is_immediate():
     h = Harness()
     h.send(ev.Subscribed("fw"))
