@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler import signals
 from scheduler.control import ControlServer
 from scheduler.framework import Framework
 from scheduler.framework_store import FrameworkStore
@@ -24,7 +23,7 @@ from scheduler.report import Reporter
 from scheduler.requests import framework_info
 
 TICK_S = 0.25
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EMERGENCY_S = 5.0
 
 
 def new_secret() -> str:
@@ -73,13 +72,15 @@ async def drive(
     ticks = asyncio.create_task(_ticks(events.put_nowait))
     try:
         link.start()
-        with _signals(loop, events.put_nowait):
+        with signals.handled(loop, lambda number: events.put_nowait(ev.StopRequested(number))):
             while executor.outcome is None:
                 for action in framework.handle(await events.get(), time.monotonic()):
                     executor.carry_out(action)
         return executor.outcome
     finally:
         ticks.cancel()
+        if executor.outcome is None:  # an error of our own, or of the reporter
+            await _tear_down(link, events)
         await control.stop()
         await asyncio.to_thread(link.close)
 
@@ -118,25 +119,16 @@ class _Executor:
                 self._link.submit(action)
 
 
+async def _tear_down(link: MesosLink, events: asyncio.Queue[ev.Event]) -> None:
+    """Leaves no framework behind that holds resources for a week, if the master can be told within some seconds."""
+    link.submit(act.Teardown())
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(EMERGENCY_S):
+            while not isinstance(await events.get(), ev.TornDown):
+                pass
+
+
 async def _ticks(post: Callable[[ev.Event], None]) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         post(ev.Tick())
-
-
-@contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, post: Callable[[ev.Event], None]) -> Iterator[None]:
-    """Signals that end a job become events, where this is the main thread; afterwards all is as it was."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    numbers = [number for number in STOP_SIGNALS if before[number] is not signal.SIG_IGN]  # nohup ignores SIGHUP
-    for number in numbers:
-        loop.add_signal_handler(number, post, ev.StopRequested(number))
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number])

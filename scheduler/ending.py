@@ -14,6 +14,8 @@ from scheduler.job_state import JobState
 from scheduler.outcome import Outcome
 from scheduler.slots import Task
 
+REPEAT_S = 2.0  #: an order to end gets lost where an agent has not registered with its new master yet
+
 
 class Phase(enum.Enum):
     RUNNING = "running"
@@ -32,7 +34,7 @@ class Ending:
         self.phase = Phase.RUNNING
         self.outcome = Outcome()
         self._deadline = float("inf")  #: of the present phase
-        self._kill_at = float("inf")  #: when tasks that have not ended by themselves are killed
+        self._ask_at = float("inf")  #: when what has not ended by itself is told to
         self._signals = 0
 
     @property
@@ -95,18 +97,21 @@ class Ending:
         """Moves through the phases as far as it goes."""
         job = self._job
         late = now >= self._deadline
-        if self.phase is Phase.STOPPING and late:
+        if self.phase is Phase.STOPPING and (late or any(slot.task is None for slot in job.slots.of("server"))):
             self._close(now)
             late = False
-        if self.phase is Phase.CLOSING_TASKS and now >= self._kill_at:
-            self._kill_at = float("inf")
+        if self.phase is Phase.CLOSING_TASKS and now >= self._ask_at:
+            self._ask_at = now + REPEAT_S
             for _, task in job.slots.tasks():
                 job.kill(task.task_id, task.agent_id)
         if self.phase is Phase.CLOSING_TASKS and (late or not job.framework_id or not any(job.slots.tasks())):
+            self.phase, self._deadline = Phase.CLOSING_EXECUTORS, now + job.patience.close_s
+            self._ask_at = now
+            late = False
+        if self.phase is Phase.CLOSING_EXECUTORS and now >= self._ask_at:
+            self._ask_at = now + REPEAT_S
             for executor in job.executors.by_agent.values():
                 job.do(act.ShutdownExecutor(executor.executor_id, executor.agent_id))
-            self.phase, self._deadline = Phase.CLOSING_EXECUTORS, now + job.patience.close_s
-            late = False
         if self.phase is Phase.CLOSING_EXECUTORS and (late or not job.executors.by_agent):
             self._tear_down(now)
             late = False
@@ -123,7 +128,7 @@ class Ending:
         """The outcome is known. `gently`: tasks know it too, and get a moment to end by themselves."""
         patience = self._job.patience
         self.phase, self._deadline = Phase.CLOSING_TASKS, now + patience.close_s
-        self._kill_at = now + patience.leave_s if gently else now
+        self._ask_at = now + patience.leave_s if gently else now
         for _, task in self._job.slots.tasks():
             if task.attached:
                 self.send_stop(task)

@@ -12,13 +12,11 @@ import re
 import secrets
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from compute import InputError, TrainingSpec, Validation
 from compute.data.dataset import Dataset
@@ -27,7 +25,7 @@ from compute.nn.module import Module
 from compute.optim.metrics import Metric
 from compute.optim.optimizer import Optimizer
 from compute.trigger import Trigger
-from scheduler import context, shipping
+from scheduler import context, shipping, signals
 from scheduler.cluster import EmbeddedCluster
 from scheduler.cluster_binaries import mesograd_home
 from scheduler.cluster_errors import ClusterError
@@ -141,7 +139,7 @@ class TrainingJob:
         run.phases.mark("script")
         reporter = self._reporter(spec)
         store = FrameworkStore(mesograd_home() / "jobs" / plan.job_id)
-        with _signals_unwind(), _cluster(master, plan) as cluster:
+        with signals.unwinding(), _cluster(master, plan) as cluster:
             if isinstance(master, RemoteMaster):
                 uri, host = master.uri, options.driver_host or address_towards(leading_master(master))
                 run.phases.mark("master found")
@@ -193,33 +191,20 @@ def _console(out: IO[str], error: IO[str], samples_per_epoch: int, batch_size: i
     return LineProgress(out, samples_per_epoch, batch_size)
 
 
-def _cluster(master: LocalMaster | RemoteMaster, plan: JobPlan) -> AbstractContextManager[EmbeddedCluster | None]:
+@contextlib.contextmanager
+def _cluster(master: LocalMaster | RemoteMaster, plan: JobPlan) -> Iterator[EmbeddedCluster | None]:
     """The embedded cluster of local[N], up while the context lasts; None for other masters."""
     if isinstance(master, RemoteMaster):
-        return contextlib.nullcontext()
-    size = agent_size(plan, host_size())
-    return EmbeddedCluster(agents=master.agents, cpus=size.cpus, mem_mb=size.mem_mb, ephemeral=True)
-
-
-@contextlib.contextmanager
-def _signals_unwind() -> Iterator[None]:
-    """Before and after the driver's loop, SIGTERM and SIGHUP end the process as Ctrl-C does: by every `finally`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+        yield None
         return
-
-    def unwind(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before: dict[signal.Signals, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, unwind)
+    size = agent_size(plan, host_size())
+    cluster = EmbeddedCluster(agents=master.agents, cpus=size.cpus, mem_mb=size.mem_mb, ephemeral=True)
     try:
-        yield
+        cluster.up()
+        yield cluster
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with signals.ignored():
+            cluster.down()
 
 
 def _executor_environment() -> dict[str, str]:

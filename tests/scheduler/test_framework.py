@@ -566,7 +566,7 @@ def test_tasks_that_do_not_leave_are_killed_then_their_executors_then_the_framew
     h.send(ev.FinishedReceived(ids["server-0"], finished()))
     assert {k.task_id for k in of(h.wait(3), act.Kill)} == set(ids.values())
     actions = h.wait(8)
-    assert len(of(actions, act.ShutdownExecutor)) == 2
+    assert {s.agent_id for s in of(actions, act.ShutdownExecutor)} == {"a", "b"}
     actions = h.wait(10)
     assert of(actions, act.Teardown)
     actions = h.wait(10)
@@ -626,6 +626,14 @@ def test_stop_does_not_wait_for_ever():
     outcome = close(h)
     assert not outcome.checkpointed
     assert outcome.exit_code == 143
+
+
+def test_stop_does_not_wait_for_a_checkpoint_that_a_lost_server_makes_impossible():
+    h = Harness(servers=2, checkpoint_url="/ck")
+    ids = h.start()
+    h.send(ev.StopRequested(15))
+    assert of(h.status(ids["server-1"], "TASK_FAILED"), act.Kill)
+    assert not close(h).checkpointed
 
 
 def test_stop_before_anything_began_is_immediate():

@@ -21,6 +21,8 @@ class Done(Exception):
 
 async def main():
     given = json.loads(sys.stdin.readline())
+    with open(f"task-{os.getpid()}", "w") as file:
+        file.write(given["task_id"])
     role = given["role"]
     hello = pb.Hello(
         task_id=given["task_id"],
@@ -37,7 +39,7 @@ async def main():
             response_deserializer=pb.DriverMessage.FromString,
         )(metadata=(("mesograd-secret", given["secret"]),))
         await call.write(pb.TaskMessage(hello=hello))
-        script, training, code = {}, None, 0
+        script, training, code = {}, [], 0
         while (message := await call.read()) is not grpc.aio.EOF:
             body = message.WhichOneof("body")
             if body == "job":
@@ -50,15 +52,12 @@ async def main():
                     failure = pb.Failure(kind=fail["kind"], summary=fail["summary"], detail=fail.get("detail", ""))
                     await call.write(pb.TaskMessage(failure=failure))
             elif body == "membership" and role == "server" and "server-0" in given["task_id"]:
-                if training:
-                    training.cancel()
-                training = asyncio.create_task(train(call, script, message.membership, given))
-            elif body == "stop":
-                if message.stop.checkpoint and training and not training.done():
-                    training.cancel()
-                    await finish(call, pb.Finished.STOPPED, script.get("at", 0))
-                    continue
-                break
+                script["attempt"] = message.membership.attempt
+                training.append(asyncio.create_task(train(call, script, message.membership)))
+            elif body == "stop" and not script.get("deaf"):
+                if not message.stop.checkpoint:
+                    break
+                script["stopping"] = True
         await call.done_writing()
     return code
 
@@ -69,10 +68,15 @@ async def finish(call, reason, step):
     await call.write(pb.TaskMessage(finished=finished))
 
 
-async def train(call, script, membership, given):
+async def train(call, script, membership):
+    # Not cancelled from outside: to cancel a write cancels the whole stream.
     for step in range(1, script["steps"] + 1):
         await asyncio.sleep(script.get("step_s", 0.01))
-        script["at"] = step
+        if script["attempt"] != membership.attempt:
+            return
+        if script.get("stopping"):
+            await finish(call, pb.Finished.STOPPED, step - 1)
+            return
         report = pb.StepReport(
             step=step,
             epoch=1,
