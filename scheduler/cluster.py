@@ -108,11 +108,18 @@ class EmbeddedCluster:
         """
         mesos = find_mesos()
         zookeeper = find_zookeeper() if self.options.masters > 1 else None
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClusterError(f"cannot create {self.directory}: {error.strerror}", exit_code=2) from error
         with locked(self.directory):
             self._clear_stale_state()
             layout = plan(self.directory, self.options, mesos, zookeeper, PortChooser().span)
+            taken = [daemon.directory for daemon in layout.daemons if daemon.directory.exists()]
+            if taken:
+                raise ClusterError(f"{taken[0]} exists and is of no cluster of ours: choose another --dir", exit_code=2)
             state = ClusterState(layout)
+            state.save()  # before the first daemon: should we be killed now, the next `up` clears the rest away
             if self.ephemeral:
                 self._watcher = Watcher(self.directory, self._temporary)
             try:

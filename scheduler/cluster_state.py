@@ -120,10 +120,14 @@ def locked(directory: Path) -> Iterator[None]:
     """One command at a time; the kernel frees the lock of a command that dies.
 
     Raises:
-        ClusterError: another one has held it for `LOCK_TIMEOUT_S`.
+        ClusterError: another one has held it for `LOCK_TIMEOUT_S`, or the directory cannot be written.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_S
-    with open(directory / "lock", "w") as file:
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ClusterError(f"cannot write in {directory}: {error.strerror}", exit_code=2) from error
+    with os.fdopen(descriptor) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,8 @@ sha256=1d376f20bca6d05ee8b90c1c123a452b28753497ccc2f1c80ea3ac94c12e8f6e
 
 say() { echo "build.sh: $*" >&2; }
 [[ $# == 1 && $1 != -* ]] || { say "usage: build.sh DIR"; exit 2; }
-[[ $(uname -sm) == "Linux x86_64" ]] || { say "Mesos is packaged for Linux on x86-64 only, this is $(uname -sm)"; exit 2; }
+[[ $(uname -sm) == "Linux x86_64" ]] ||
+  { say "Mesos is packaged for Linux on x86-64 only, this is $(uname -sm)"; exit 2; }
 for tool in "${PYTHON:=python3}" g++ nm strip flock sha256sum; do
   command -v "$tool" > /dev/null || { say "$tool is missing: apt-get install python3-venv g++ binutils"; exit 2; }
 done
@@ -22,7 +23,7 @@ dir=$(cd "$1" && pwd)
 
 exec 9> "$dir/.lock"
 flock 9
-stamp=$(cd "$here" && sha256sum build.sh download.py stubs.py requirements.txt mesos-fetcher src/* | sha256sum | cut -d' ' -f1)
+stamp=$(cd "$here" && sha256sum build.sh download.py stubs.py requirements.txt mesos-fetcher src/* | sha256sum)
 if [[ $(cat "$dir/.stamp" 2> /dev/null) == "$stamp" && -x $dir/bin/mesos-agent ]]; then exit 0; fi
 rm -f "$dir/.stamp"
 

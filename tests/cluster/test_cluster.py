@@ -14,6 +14,7 @@ import pytest
 from scheduler.cluster import ClusterError, ClusterOptions, EmbeddedCluster
 from scheduler.cluster_ports import port_is_free
 from scheduler.cluster_processes import cluster_processes
+from scheduler.cluster_state import ClusterState
 from tests.cluster.conftest import assert_nothing_left
 from tests.cluster.framework import Framework
 from tests.cluster.waiting import wait_until
@@ -183,6 +184,25 @@ def test_after_a_crash_the_directory_is_used_again(start_cluster: StartCluster) 
     assert crashed.pid("master-1") is None
     again = start_cluster(agents=1)
     assert again.pid("master-1") is not None
+
+
+def test_an_up_that_was_killed_is_cleared_away(start_cluster: StartCluster) -> None:
+    """Daemons run of which the state file knows nothing yet."""
+    killed = start_cluster(agents=1, ephemeral=False)
+    state = ClusterState.load(killed.directory)
+    assert state is not None
+    ClusterState(state.layout).save()
+    orphans = {process.pid for process in cluster_processes(killed.directory)}
+    again = start_cluster(agents=1)
+    assert orphans.isdisjoint(process.pid for process in cluster_processes(again.directory))
+
+
+def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "agent-1").mkdir()
+    with pytest.raises(ClusterError, match="agent-1 exists and is of no cluster of ours"):
+        EmbeddedCluster(tmp_path).up()
+    with pytest.raises(ClusterError, match=r"cannot create .*: Not a directory"):
+        EmbeddedCluster("/dev/null/cluster").up()
 
 
 def test_a_daemon_that_dies_is_reported_with_its_log(tmp_path: Path) -> None:
