@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import queue
 import re
 import socket
@@ -56,7 +55,7 @@ def parse_master(text: str) -> LocalMaster | RemoteMaster:
 
 
 def leading_master(master: RemoteMaster) -> str:
-    """ "host:port" of the leading master, after asking it for its version.
+    """ "host:port" of the leading master, after a look whether it is one.
 
     Raises:
         UsageError: nobody leads, nobody answers, or who answers is no Mesos master; says what was tried.
@@ -84,10 +83,13 @@ def leading_master(master: RemoteMaster) -> str:
 
 def _check(address: str) -> None:
     connection = http.client.HTTPConnection(*parse_address(address), timeout=CONNECT_TIMEOUT_S)
+    response: http.client.HTTPResponse | None = None
     try:
-        connection.request("GET", "/version")
-        version = json.loads(connection.getresponse().read())
-        if isinstance(version, dict) and "version" in version:
+        # Every master redirects here to the leader, itself included; nothing else is likely to.
+        connection.request("GET", "/redirect")
+        response = connection.getresponse()
+        response.read()
+        if response.status == http.client.TEMPORARY_REDIRECT:
             return
     except TimeoutError:
         raise UsageError(
@@ -96,10 +98,12 @@ def _check(address: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"no Mesos master at {address}: {reason}; check --master") from None
-    except (http.client.HTTPException, ValueError):
+    except http.client.HTTPException:
         pass
     finally:
         connection.close()
+    if response is not None and response.status in (http.client.UNAUTHORIZED, http.client.SERVICE_UNAVAILABLE):
+        return  # a master that wants a password here, or has no leader yet: the subscription will tell
     raise UsageError(f"what answers at {address} is not a Mesos master; check --master")
 
 

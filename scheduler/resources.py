@@ -36,7 +36,7 @@ class Need:
         return Need(self.cpus + other.cpus, self.mem_mb + other.mem_mb, self.ports + other.ports)
 
     def __str__(self) -> str:
-        text = f"{self.cpus:g} cpus, {self.mem_mb:g} MB"
+        text = f"{self.cpus:.10g} cpus, {self.mem_mb:.10g} MB"
         return f"{text}, {self.ports} port{'s' if self.ports > 1 else ''}" if self.ports else text
 
 
@@ -206,7 +206,7 @@ class Resources:
         )
 
     def __str__(self) -> str:
-        return f"{self.cpus:g} cpus, {self.mem_mb:g} MB, {self.port_count} ports"
+        return f"{self.cpus:.10g} cpus, {self.mem_mb:.10g} MB, {self.port_count} ports"
 
 
 def _size(ranges: Ranges) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,6 +37,7 @@ def unwinding() -> Iterator[None]:
     """SIGTERM and SIGHUP end the process as Ctrl-C does: through every `finally`."""
 
     def unwind(number: int, frame: object) -> None:
+        sys.stderr.write(f"mesograd: stopped by {signal.Signals(number).name} before step 1\n")
         raise SystemExit(128 + number)
 
     with _kept() as changeable:
