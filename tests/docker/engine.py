@@ -1,9 +1,14 @@
 """The Docker engine and docker-compose as a test uses them: whether they are there, a cluster, what is left of it."""
 
+import json
 import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 ANSWER_TIMEOUT_S = 30.0
@@ -64,19 +69,53 @@ class ComposeCluster:
             timeout=timeout_s,
         )
 
-    def up(self) -> None:
+    def up(self, agents: int) -> None:
         """Builds the images, starts the cluster and waits until it is healthy."""
         done = self.compose("build", timeout_s=BUILD_TIMEOUT_S)
         assert done.returncode == 0, (
             f"the images cannot be built; where no registry is reached, docker/base-image.sh makes the base image "
             f"(docs/docker.md):\n{tail(done)}"
         )
-        done = self.compose("up", "-d", timeout_s=180)
+        done = self.compose("up", "-d", "--scale", f"agent={agents}", timeout_s=180)
         assert done.returncode == 0, f"the cluster does not come up:\n{tail(done)}"
 
     def client(self, *command: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
         """Runs `command` in a new client container."""
         return self.compose("run", "--rm", "-T", "client", *command, timeout_s=timeout_s)
+
+    @contextmanager
+    def started_client(self, *command: str, timeout_s: float) -> Iterator[IO[str]]:
+        """Runs `command` in a new client container; gives what it prints, which ends after `timeout_s` at most."""
+        with subprocess.Popen(
+            [*self._compose, "run", "--rm", "-T", "client", *command],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            deadline = threading.Timer(timeout_s, process.kill)
+            deadline.start()
+            try:
+                assert process.stdout is not None
+                yield process.stdout
+            finally:
+                deadline.cancel()
+                process.kill()
+
+    def master_state(self) -> dict[str, Any]:
+        """What the master knows of frameworks, tasks and agents."""
+        script = "import urllib.request as u; print(u.urlopen('http://master:5050/state', timeout=10).read().decode())"
+        done = self.compose("exec", "-T", "client", "python", "-c", script, timeout_s=60)
+        assert done.returncode == 0, tail(done)
+        state: dict[str, Any] = json.loads(done.stdout)
+        return state
+
+    def kill_agent(self, address: str) -> None:
+        """Ends the container of the agent at `address` and all processes in it, without a word."""
+        self._docker("kill", *(name for name in self._containers("agent") if self._address(name) == address))
 
     def down(self) -> None:
         """Removes the cluster; its images stay, they are the next build's cache."""
@@ -84,10 +123,8 @@ class ComposeCluster:
         assert done.returncode == 0, f"the cluster does not go down:\n{tail(done)}"
 
     def addresses(self, service: str) -> set[str]:
-        """IP addresses of the containers of `service`."""
-        template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        names = self._docker("ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}", *self._ours())
-        return set(self._docker("inspect", "--format", template, *names)) if names else set()
+        """IP addresses of the running containers of `service`."""
+        return {self._address(name) for name in self._containers(service)}
 
     def remains(self) -> list[str]:
         """Containers, networks and volumes of this project, each as "kind id"."""
@@ -97,6 +134,13 @@ class ComposeCluster:
             for kind, command in kinds.items()
             for found in self._docker(*command, "--quiet", *self._ours())
         ]
+
+    def _containers(self, service: str) -> list[str]:
+        return self._docker("ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}", *self._ours())
+
+    def _address(self, container: str) -> str:
+        template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return self._docker("inspect", "--format", template, container)[0]
 
     def _ours(self) -> tuple[str, str]:
         return "--filter", f"label=com.docker.compose.project={self.project}"
