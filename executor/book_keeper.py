@@ -82,6 +82,7 @@ class BookKeeper:
         self._weights_arrived = asyncio.Event()
         self._finished: control.Finished.Reason | None = None
         self._stop: control.Stop | None = None
+        self.over = False  # the last word was said
 
     async def run(self) -> None:
         """The whole attempt; ends when the job is over, or by cancellation.
@@ -346,3 +347,4 @@ class BookKeeper:
             metrics=book.resumable.metrics,
         )
         self._tell_driver(control.TaskMessage(finished=finished))
+        self.over = True

@@ -96,6 +96,16 @@ class ParameterServer:
         )
         self._keeping = self._spawn(self._keeper.run())
 
+    @property
+    def keeps_book(self) -> bool:
+        """Whether the job's end is for this server to announce."""
+        return self._keeper is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has announced it."""
+        return self._keeper is not None and self._keeper.over
+
     def stop(self, stop: control.Stop) -> None:
         """The driver wants the job to end."""
         if self._keeper is not None:

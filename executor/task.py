@@ -87,16 +87,17 @@ class Task:
         self._part: Worker | ParameterServer | None = None
         self._membership: control.Membership | None = None
         self._sources: list[str] = []
+        self._dismissed = asyncio.Event()
 
     async def run(self) -> int:
         """Exit code, once there is nothing more to do."""
         work = asyncio.create_task(self._work())
         client = asyncio.create_task(self._client.run())
+        dismissed = asyncio.create_task(self._dismissed.wait())
         try:
-            done, _ = await asyncio.wait([work, client], return_when=asyncio.FIRST_COMPLETED)
-            if client in done:
-                client.result()
-            work.result()
+            done, _ = await asyncio.wait([work, client, dismissed], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {dismissed}:
+                await task
         except Dismissed as error:
             logger.warning("dismissed by the driver: %s", error)
             return EXIT_DONE
@@ -107,9 +108,9 @@ class Task:
             await self._client.flush(FLUSH_TIMEOUT_S)
             return EXIT_RETRY if words.kind == control.Failure.INTERNAL else EXIT_FATAL
         finally:
-            for task in (work, client):
+            for task in (work, client, dismissed):
                 task.cancel()
-            await asyncio.gather(work, client, return_exceptions=True)
+            await asyncio.gather(work, client, dismissed, return_exceptions=True)
         return EXIT_DONE
 
     def _heard(self, message: control.DriverMessage) -> None:
@@ -121,8 +122,10 @@ class Task:
                 self._membership = message.membership
                 if self._part is not None:
                     self._part.joined(message.membership)
-            case "stop" if isinstance(self._part, ParameterServer):
-                self._part.stop(message.stop)
+            case "stop" if isinstance(self._part, ParameterServer) and self._part.keeps_book and not self._part.over:
+                self._part.stop(message.stop)  # the job ends in good order; its last word is Finished
+            case "stop":
+                self._dismissed.set()
 
     async def _load(self, message: control.Job) -> None:
         try:

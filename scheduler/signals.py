@@ -37,7 +37,7 @@ def unwinding() -> Iterator[None]:
     """SIGTERM and SIGHUP end the process as Ctrl-C does: through every `finally`."""
 
     def unwind(number: int, frame: object) -> None:
-        sys.stderr.write(f"mesograd: stopped by {signal.Signals(number).name} before step 1\n")
+        sys.stderr.write(f"mesograd: stopped by {signal.Signals(number).name}\n")
         raise SystemExit(128 + number)
 
     with _kept() as changeable:
