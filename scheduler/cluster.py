@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Self
 
 from scheduler import cluster_processes
-from scheduler.cluster_binaries import find_mesos, find_zookeeper, mesograd_home
+from scheduler.cluster_binaries import ZooKeeper, find_mesos, find_zookeeper, mesograd_home
 from scheduler.cluster_children import Children, Watcher
 from scheduler.cluster_errors import ClusterError
 from scheduler.cluster_layout import ClusterOptions, Daemon, plan
 from scheduler.cluster_master import RegisteredAgent, leading, mesos_serves
-from scheduler.cluster_ports import PortChooser
+from scheduler.cluster_ports import PortChooser, choosing_ports
 from scheduler.cluster_state import ClusterState, locked
 from scheduler.cluster_zookeeper import write_configuration, zookeeper_serves
 
@@ -114,23 +114,8 @@ class EmbeddedCluster:
             raise ClusterError(f"cannot create {self.directory}: {error.strerror}", exit_code=2) from error
         with locked(self.directory):
             self._clear_stale_state()
-            layout = plan(self.directory, self.options, mesos, zookeeper, PortChooser().span)
-            taken = [daemon.directory for daemon in layout.daemons if daemon.directory.exists()]
-            if taken:
-                raise ClusterError(f"{taken[0]} exists and is of no cluster of ours: choose another --dir", exit_code=2)
-            state = ClusterState(layout)
-            state.save()  # before the first daemon: should we be killed now, the next `up` clears the rest away
-            if self.ephemeral:
-                self._watcher = Watcher(self.directory, self._temporary)
             try:
-                for daemon in layout.daemons:
-                    daemon.directory.mkdir(mode=0o700)
-                    if daemon.kind == "zookeeper":
-                        write_configuration(daemon.directory, layout.bind, daemon.port)
-                    state.records[daemon.name] = self._children.launch(daemon)
-                    if daemon.kind == "zookeeper":
-                        self._wait_until_it_serves(daemon, state)
-                state.save()
+                state = self._launch_all(mesos, zookeeper)
                 self._wait_for_agents(state)
             except BaseException:
                 self._end_everything()
@@ -261,6 +246,26 @@ class EmbeddedCluster:
         for daemon in state.layout.daemons:
             if daemon.directory.is_dir():
                 shutil.rmtree(daemon.directory)
+
+    def _launch_all(self, mesos: Path, zookeeper: ZooKeeper | None) -> ClusterState:
+        with choosing_ports():
+            layout = plan(self.directory, self.options, mesos, zookeeper, PortChooser().span)
+            taken = [daemon.directory for daemon in layout.daemons if daemon.directory.exists()]
+            if taken:
+                raise ClusterError(f"{taken[0]} exists and is of no cluster of ours: choose another --dir", exit_code=2)
+            state = ClusterState(layout)
+            state.save()  # before the first daemon: should we be killed now, the next `up` clears the rest away
+            if self.ephemeral:
+                self._watcher = Watcher(self.directory, self._temporary)
+            for daemon in layout.daemons:
+                daemon.directory.mkdir(mode=0o700)
+                if daemon.kind == "zookeeper":
+                    write_configuration(daemon.directory, layout.bind, daemon.port)
+                state.records[daemon.name] = self._children.launch(daemon)
+                if daemon.kind == "zookeeper":
+                    self._wait_until_it_serves(daemon, state)
+            state.save()
+        return state
 
     def _end(self, name: str, number: signal.Signals) -> None:
         with locked(self.directory):
