@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,7 @@ from scheduler.cluster_binaries import ZooKeeper, find_mesos, find_zookeeper, me
 from scheduler.cluster_children import Children, Watcher
 from scheduler.cluster_errors import ClusterError
 from scheduler.cluster_layout import ClusterOptions, Daemon, plan
-from scheduler.cluster_master import RegisteredAgent, leading, mesos_serves
+from scheduler.cluster_master import RegisteredAgent, leading, mesos_serves, votes
 from scheduler.cluster_ports import PortChooser, choosing_ports
 from scheduler.cluster_state import ClusterState, locked
 from scheduler.cluster_zookeeper import write_configuration, zookeeper_serves
@@ -116,7 +117,7 @@ class EmbeddedCluster:
             self._clear_stale_state()
             try:
                 state = self._launch_all(mesos, zookeeper)
-                self._wait_for_agents(state)
+                self._wait_until_complete(state)
             except BaseException:
                 self._end_everything()
                 raise
@@ -287,7 +288,7 @@ class EmbeddedCluster:
             self._watcher.dismiss()
             self._watcher = None
 
-    def _wait_for_agents(self, state: ClusterState) -> None:
+    def _wait_until_complete(self, state: ClusterState) -> None:
         expected = {daemon.port for daemon in state.layout.of_kind("agent")}
         masters = [daemon.port for daemon in state.layout.of_kind("master")]
 
@@ -297,6 +298,10 @@ class EmbeddedCluster:
 
         names = [daemon.name for daemon in state.layout.daemons]
         self._wait_until(registered, "not every agent has registered with a leading master", state, names)
+        # A quorum is enough to lead; only with all of them may a master be lost.
+        for port in masters:
+            complaint = f"the master on port {port} has no copy of the registry"
+            self._wait_until(partial(votes, state.layout.bind, port), complaint, state, names)
 
     def _wait_until_it_serves(self, daemon: Daemon, state: ClusterState) -> None:
         ip, port = state.layout.bind, daemon.port
