@@ -9,6 +9,7 @@ All of it lives in one directory. Daemons get sessions of their own, so that a t
 """
 
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -88,7 +89,7 @@ class EmbeddedCluster:
         self.ephemeral = ephemeral
         self._temporary = directory is None
         if directory is None:
-            directory = tempfile.mkdtemp(prefix="mesograd-cluster-")
+            directory = Path(tempfile.gettempdir(), f"mesograd-cluster-{secrets.token_hex(8)}")
         self.directory = Path(directory).resolve()
         self._children = Children.of(self.directory)
         self._watcher: Watcher | None = None
@@ -110,7 +111,7 @@ class EmbeddedCluster:
         mesos = find_mesos()
         zookeeper = find_zookeeper() if self.options.masters > 1 else None
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=not self._temporary)
         except OSError as error:
             raise ClusterError(f"cannot create {self.directory}: {error.strerror}", exit_code=2) from error
         with locked(self.directory):
@@ -120,6 +121,7 @@ class EmbeddedCluster:
                 self._wait_until_complete(state)
             except BaseException:
                 self._end_everything()
+                self._remove_if_temporary()
                 raise
 
     def down(self) -> None:
@@ -131,8 +133,7 @@ class EmbeddedCluster:
         if self.directory.is_dir():
             with locked(self.directory):
                 self._end_everything()
-        if self._temporary:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        self._remove_if_temporary()
 
     def __enter__(self) -> Self:
         self.up()
@@ -230,6 +231,10 @@ class EmbeddedCluster:
         if state is None:
             raise ClusterError(f"no cluster in {self.directory}: start one with `mesograd cluster up`", exit_code=2)
         return state
+
+    def _remove_if_temporary(self) -> None:
+        if self._temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _clear_stale_state(self) -> None:
         """Removes what an earlier cluster left in the directory, running orphans of its agents included."""
