@@ -9,23 +9,25 @@ All of it lives in one directory. Daemons get sessions of their own, so that a t
 """
 
 import os
+import secrets
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from scheduler import cluster_processes
-from scheduler.cluster_binaries import find_mesos, find_zookeeper, mesograd_home
+from scheduler.cluster_binaries import ZooKeeper, find_mesos, find_zookeeper, mesograd_home
 from scheduler.cluster_children import Children, Watcher
 from scheduler.cluster_errors import ClusterError
 from scheduler.cluster_layout import ClusterOptions, Daemon, plan
-from scheduler.cluster_master import RegisteredAgent, leading, mesos_serves
-from scheduler.cluster_ports import PortChooser
+from scheduler.cluster_master import RegisteredAgent, leading, mesos_serves, votes
+from scheduler.cluster_ports import PortChooser, choosing_ports
 from scheduler.cluster_state import ClusterState, locked
 from scheduler.cluster_zookeeper import write_configuration, zookeeper_serves
 
@@ -87,7 +89,7 @@ class EmbeddedCluster:
         self.ephemeral = ephemeral
         self._temporary = directory is None
         if directory is None:
-            directory = tempfile.mkdtemp(prefix="mesograd-cluster-")
+            directory = Path(tempfile.gettempdir(), f"mesograd-cluster-{secrets.token_hex(8)}")
         self.directory = Path(directory).resolve()
         self._children = Children.of(self.directory)
         self._watcher: Watcher | None = None
@@ -109,31 +111,17 @@ class EmbeddedCluster:
         mesos = find_mesos()
         zookeeper = find_zookeeper() if self.options.masters > 1 else None
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=not self._temporary)
         except OSError as error:
             raise ClusterError(f"cannot create {self.directory}: {error.strerror}", exit_code=2) from error
         with locked(self.directory):
             self._clear_stale_state()
-            layout = plan(self.directory, self.options, mesos, zookeeper, PortChooser().span)
-            taken = [daemon.directory for daemon in layout.daemons if daemon.directory.exists()]
-            if taken:
-                raise ClusterError(f"{taken[0]} exists and is of no cluster of ours: choose another --dir", exit_code=2)
-            state = ClusterState(layout)
-            state.save()  # before the first daemon: should we be killed now, the next `up` clears the rest away
-            if self.ephemeral:
-                self._watcher = Watcher(self.directory, self._temporary)
             try:
-                for daemon in layout.daemons:
-                    daemon.directory.mkdir(mode=0o700)
-                    if daemon.kind == "zookeeper":
-                        write_configuration(daemon.directory, layout.bind, daemon.port)
-                    state.records[daemon.name] = self._children.launch(daemon)
-                    if daemon.kind == "zookeeper":
-                        self._wait_until_it_serves(daemon, state)
-                state.save()
-                self._wait_for_agents(state)
+                state = self._launch_all(mesos, zookeeper)
+                self._wait_until_complete(state)
             except BaseException:
                 self._end_everything()
+                self._remove_if_temporary()
                 raise
 
     def down(self) -> None:
@@ -145,8 +133,7 @@ class EmbeddedCluster:
         if self.directory.is_dir():
             with locked(self.directory):
                 self._end_everything()
-        if self._temporary:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        self._remove_if_temporary()
 
     def __enter__(self) -> Self:
         self.up()
@@ -245,6 +232,10 @@ class EmbeddedCluster:
             raise ClusterError(f"no cluster in {self.directory}: start one with `mesograd cluster up`", exit_code=2)
         return state
 
+    def _remove_if_temporary(self) -> None:
+        if self._temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
     def _clear_stale_state(self) -> None:
         """Removes what an earlier cluster left in the directory, running orphans of its agents included."""
         state = ClusterState.load(self.directory)
@@ -261,6 +252,26 @@ class EmbeddedCluster:
         for daemon in state.layout.daemons:
             if daemon.directory.is_dir():
                 shutil.rmtree(daemon.directory)
+
+    def _launch_all(self, mesos: Path, zookeeper: ZooKeeper | None) -> ClusterState:
+        with choosing_ports():
+            layout = plan(self.directory, self.options, mesos, zookeeper, PortChooser().span)
+            taken = [daemon.directory for daemon in layout.daemons if daemon.directory.exists()]
+            if taken:
+                raise ClusterError(f"{taken[0]} exists and is of no cluster of ours: choose another --dir", exit_code=2)
+            state = ClusterState(layout)
+            state.save()  # before the first daemon: should we be killed now, the next `up` clears the rest away
+            if self.ephemeral:
+                self._watcher = Watcher(self.directory, self._temporary)
+            for daemon in layout.daemons:
+                daemon.directory.mkdir(mode=0o700)
+                if daemon.kind == "zookeeper":
+                    write_configuration(daemon.directory, layout.bind, daemon.port)
+                state.records[daemon.name] = self._children.launch(daemon)
+                if daemon.kind == "zookeeper":
+                    self._wait_until_it_serves(daemon, state)
+            state.save()
+        return state
 
     def _end(self, name: str, number: signal.Signals) -> None:
         with locked(self.directory):
@@ -282,7 +293,7 @@ class EmbeddedCluster:
             self._watcher.dismiss()
             self._watcher = None
 
-    def _wait_for_agents(self, state: ClusterState) -> None:
+    def _wait_until_complete(self, state: ClusterState) -> None:
         expected = {daemon.port for daemon in state.layout.of_kind("agent")}
         masters = [daemon.port for daemon in state.layout.of_kind("master")]
 
@@ -292,6 +303,10 @@ class EmbeddedCluster:
 
         names = [daemon.name for daemon in state.layout.daemons]
         self._wait_until(registered, "not every agent has registered with a leading master", state, names)
+        # A quorum is enough to lead; only with all of them may a master be lost.
+        for port in masters:
+            complaint = f"the master on port {port} has no copy of the registry"
+            self._wait_until(partial(votes, state.layout.bind, port), complaint, state, names)
 
     def _wait_until_it_serves(self, daemon: Daemon, state: ClusterState) -> None:
         ip, port = state.layout.bind, daemon.port

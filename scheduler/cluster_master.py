@@ -23,29 +23,21 @@ class RegisteredAgent:
 
 def mesos_serves(host: str, port: int) -> bool:
     """True if a master or an agent answers HTTP requests at `host:port`."""
-    connection = http.client.HTTPConnection(host, port, timeout=REQUEST_TIMEOUT_S)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return _get(host, port, "/health") is not None
+
+
+def votes(host: str, port: int) -> bool:
+    """True once the master at `host:port` has its replica of the registry's log, so that it counts for a quorum."""
+    body = _get(host, port, "/metrics/snapshot?timeout=1secs")
+    return body is not None and json.loads(body).get("registrar/log/recovered") == 1
 
 
 def registered_agents(host: str, port: int) -> list[RegisteredAgent] | None:
     """Agents registered with the master at `host:port`, or None unless it answers and leads."""
-    connection = http.client.HTTPConnection(host, port, timeout=REQUEST_TIMEOUT_S)
-    try:
-        connection.request("GET", "/slaves")
-        response = connection.getresponse()
-        if response.status != http.client.OK:  # 307: another one leads; 503: none does
-            return None
-        document = json.loads(response.read())
-    except (OSError, http.client.HTTPException, ValueError):
+    body = _get(host, port, "/slaves")  # 307: another master leads; 503: none does
+    if body is None:
         return None
-    finally:
-        connection.close()
+    document = json.loads(body)
     agents = []
     for entry in document.get("slaves", ()):
         address = entry["pid"].rpartition("@")[2]  # slave(1)@127.0.0.1:5051
@@ -70,3 +62,17 @@ def leading(host: str, ports: Iterable[int]) -> tuple[int, list[RegisteredAgent]
         if agents is not None:
             return port, agents
     return None
+
+
+def _get(host: str, port: int, path: str) -> bytes | None:
+    """Body of a response of status 200, None for any other and for none."""
+    connection = http.client.HTTPConnection(host, port, timeout=REQUEST_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        return body if response.status == http.client.OK else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

@@ -4,19 +4,21 @@ Ports come from below the range the kernel hands to outgoing connections, so tha
 before its daemon binds it.
 """
 
+import fcntl
+import os
 import random
-import re
 import socket
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from scheduler.cluster_errors import ClusterError
+from scheduler.cluster_processes import running_clusters
+from scheduler.cluster_state import ClusterState
 
 LOWEST = 10000
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_PORTS_RESOURCE = re.compile(r"ports\(\*\):\[(\d+)-(\d+)\]")
 
 
 def port_is_free(port: int) -> bool:
@@ -31,24 +33,37 @@ def port_is_free(port: int) -> bool:
 
 
 def promised_ports() -> set[int]:
-    """Ports that agents already running on this host offer; free at the moment, perhaps, but spoken for."""
+    """Ports of the clusters running on this host, of their stopped daemons too, and those that their agents offer."""
     promised: set[int] = set()
-    for process in psutil.process_iter():
+    for directory in running_clusters():
         try:
-            arguments = process.cmdline()
-        except psutil.Error:
-            continue
-        if arguments and Path(arguments[0]).name == "mesos-agent":
-            for first, last in _PORTS_RESOURCE.findall(" ".join(arguments)):
-                promised.update(range(int(first), int(last) + 1))
+            state = ClusterState.load(directory)
+        except ClusterError:
+            continue  # another user's
+        for daemon in state.layout.daemons if state else ():
+            promised.add(daemon.port)
+            if daemon.offered_ports:
+                promised.update(range(daemon.offered_ports[0], daemon.offered_ports[1] + 1))
     return promised
+
+
+@contextmanager
+def choosing_ports() -> Iterator[None]:
+    """Held from looking for free ports until daemons run that promise them: one cluster of a user at a time."""
+    path = Path(tempfile.gettempdir()) / f"mesograd-ports-{os.getuid()}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class PortChooser:
     """Hands out free ports, none of them twice, starting at a random place."""
 
     def __init__(self) -> None:
-        """Looks at the host's agents once, for the ports they have promised."""
+        """Looks at the host's clusters once, for the ports they have promised."""
         try:
             highest = int(_EPHEMERAL_RANGE.read_text().split()[0]) - 1
         except (OSError, ValueError):

@@ -57,6 +57,19 @@ def cluster_processes(directory: Path) -> list[psutil.Process]:
     return [process for pid, process in found.items() if pid not in ourselves and is_alive(process)]
 
 
+def running_clusters() -> set[Path]:
+    """Directories of all clusters of this host of which a process runs that we may look at."""
+    directories = set()
+    for process in psutil.process_iter():
+        try:
+            directory = process.environ().get(MARKER)
+        except (psutil.Error, OSError):
+            continue
+        if directory:
+            directories.add(Path(directory))
+    return directories
+
+
 def end_cluster_processes(directory: Path, grace_s: float = TERMINATE_GRACE_S) -> list[int]:
     """Ends every process of the cluster in `directory`: SIGTERM, and after `grace_s` SIGKILL until none is left.
 

@@ -4,22 +4,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from scheduler.cluster import EmbeddedCluster
-from scheduler.cluster_ports import port_is_free
-from scheduler.cluster_processes import cluster_processes
+from scheduler.cluster_processes import cluster_processes, running_clusters
 from scheduler.cluster_state import ClusterState
 
 
 def assert_nothing_left(directory: Path) -> None:
-    """No process and no listening port of the cluster in `directory`."""
+    """No process of the cluster in `directory`, and none but another cluster's listens on one of its ports."""
     assert cluster_processes(directory) == []
     state = ClusterState.load(directory)
     assert state is not None
+    ports: set[int] = set()
     for daemon in state.layout.daemons:
-        offered = range(daemon.offered_ports[0], daemon.offered_ports[1] + 1) if daemon.offered_ports else ()
-        assert [port for port in (daemon.port, *offered) if not port_is_free(port)] == []
+        ports.add(daemon.port)
+        if daemon.offered_ports:
+            ports.update(range(daemon.offered_ports[0], daemon.offered_ports[1] + 1))
+    listening = {
+        connection.laddr.port: connection.pid
+        for connection in psutil.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port in ports
+    }
+    others = {process.pid for cluster in running_clusters() for process in cluster_processes(cluster)}
+    assert {port: pid for port, pid in listening.items() if pid not in others} == {}
 
 
 @pytest.fixture

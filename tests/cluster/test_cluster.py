@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -153,11 +154,17 @@ def test_an_ephemeral_cluster_dies_with_its_owner(tmp_path: Path) -> None:
             owner.wait()
 
 
-def test_a_temporary_directory_is_removed() -> None:
+def test_a_temporary_directory_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with EmbeddedCluster(agents=1) as cluster:
-        directory = cluster.directory
-        assert (directory / "agent-1").is_dir()
-    assert not directory.exists()
+        assert (cluster.directory / "agent-1").is_dir()
+        assert cluster.directory.parent == tmp_path
+    with pytest.raises(ClusterError, match="agent-1 ended with"):
+        EmbeddedCluster(options=ClusterOptions(agents=1, agent_flags={"isolation": "no/such"})).up()
+    monkeypatch.setenv("MESOGRAD_MESOS", str(tmp_path / "none"))
+    with pytest.raises(ClusterError, match="no Mesos in"):
+        EmbeddedCluster().up()
+    assert not list(tmp_path.glob("mesograd-cluster-*"))
 
 
 def test_a_second_cluster_in_the_directory_is_refused(cluster: EmbeddedCluster) -> None:

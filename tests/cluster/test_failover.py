@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from scheduler.cluster import EmbeddedCluster
+from scheduler.cluster_master import votes
 from tests.cluster.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -21,6 +22,8 @@ def test_another_master_leads_when_the_leader_is_killed(start_cluster: Callable[
     agents = registered_ids(cluster)
     assert len(agents) == 2
 
+    ports = [int(each.address.rpartition(":")[2]) for each in cluster.status() if each.name.startswith("master")]
+    assert all(votes("127.0.0.1", port) for port in ports)  # else losing the leader could lose the quorum, too
     first = cluster.leader()
     assert first is not None
     cluster.kill(first)

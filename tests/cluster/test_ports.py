@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler import cluster_ports
+from scheduler.cluster import EmbeddedCluster
 from scheduler.cluster_errors import ClusterError
-from scheduler.cluster_ports import LOWEST, PortChooser, port_is_free
+from scheduler.cluster_ports import LOWEST, PortChooser, port_is_free, promised_ports
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -48,3 +49,15 @@ def test_every_start_is_tried(monkeypatch: pytest.MonkeyPatch, usable: set[int])
 def test_promised_ports_are_left_to_the_agents_that_offer_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_ports, "promised_ports", lambda: set(range(LOWEST, 60001)) - {20000})
     assert PortChooser().one() == 20000
+
+
+@pytest.mark.cluster
+def test_ports_of_a_running_cluster_are_promised(cluster: EmbeddedCluster) -> None:
+    """Those of a stopped daemon, too: it is to come back to its port."""
+    cluster.kill("agent-1")
+    stopped = next(status for status in cluster.status() if status.name == "agent-1")
+    port = int(stopped.address.rpartition(":")[2])
+    assert port_is_free(port)
+    promised = promised_ports()
+    assert port in promised
+    assert len(promised) >= 3 + 2 * 100
