@@ -8,9 +8,9 @@ every server passes every version that a checkpoint may be asked of.
 from enum import Enum, auto
 
 import numpy as np
-from compute.optim import Optimizer
 from numpy.typing import NDArray
 
+from compute.optim import Optimizer
 from executor.reduction_tree import Node, Partial, ReductionTree
 from executor.step_plan import StepPlan
 
