@@ -53,10 +53,10 @@ class MemoryWatch(threading.Thread):
         super().__init__(daemon=True)
         self.largest_mb: dict[str, float] = {}
         self._driver = driver
-        self._stop = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._stop.wait(0.1):
+        while not self._ended.wait(0.1):
             for process in psutil.process_iter():
                 try:
                     kind = "driver" if process.pid == self._driver else kind_of(process)
@@ -68,7 +68,7 @@ class MemoryWatch(threading.Thread):
 
     def stop(self) -> None:
         """Ends the thread."""
-        self._stop.set()
+        self._ended.set()
         self.join()
 
 
