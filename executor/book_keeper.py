@@ -77,6 +77,7 @@ class BookKeeper:
         self._orders: dict[int, Commit] = {}  # checkpoints that are not complete yet: what was ordered,
         self._progress_at: dict[int, Resumable] = {}  # the book's state at that step,
         self._parts: dict[int, dict[int, Part]] = {}  # and the parts that came back, by their begin
+        self._completions: set[asyncio.Task[None]] = set()
         self._outgoing = control.Progress()
         self._restored = asyncio.Event()
         self._weights_arrived = asyncio.Event()
@@ -180,7 +181,9 @@ class BookKeeper:
             return
         parts[part.begin] = part
         if len(parts) == self._servers:
-            asyncio.get_running_loop().create_task(self._complete_checkpoint(part.step))
+            completion = asyncio.create_task(self._complete_checkpoint(part.step))
+            self._completions.add(completion)  # the loop itself keeps no reference to a task
+            completion.add_done_callback(self._completions.discard)
 
     def stop(self, stop: control.Stop) -> None:
         """The driver wants an end."""

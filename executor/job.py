@@ -2,6 +2,7 @@
 
 import linecache
 import traceback
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -78,11 +79,10 @@ def load(message: control.Job) -> LoadedJob:
     return LoadedJob(message, spec, StepPlan(len(spec.dataset), spec.batch_size, spec.micro_batches))
 
 
-def failure(error: BaseException, sources: object, task_id: str) -> control.Failure:
+def failure(error: BaseException, sources: Collection[str], task_id: str) -> control.Failure:
     """Words for the driver about an exception: the user's fault if a line of the user's files is in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    files = set(sources) if isinstance(sources, (dict, list, set)) or hasattr(sources, "__iter__") else set()
-    users = [position for position, frame in enumerate(frames) if frame.filename in files]
+    users = [position for position, frame in enumerate(frames) if frame.filename in sources]
     if isinstance(error, InputError) and not users:
         return control.Failure(kind=control.Failure.INPUT, summary=str(error), task_id=task_id)
     kind = control.Failure.USER if users else control.Failure.INTERNAL

@@ -62,7 +62,7 @@ class ParameterServer:
         """Serves on `bind` (host:port) until cancelled.
 
         Raises:
-            InputError: the port cannot be had.
+            OSError: the port cannot be had; with another one it may go well.
         """
         handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
         service, method = EXCHANGE_METHOD.strip("/").split("/")
@@ -70,7 +70,7 @@ class ParameterServer:
         try:
             self._grpc.add_insecure_port(bind)
         except RuntimeError as error:
-            raise InputError(f"cannot listen on {bind}: {error}") from None
+            raise OSError(f"cannot listen on {bind}: {error}") from None
         await self._grpc.start()
         try:
             await self._failed
