@@ -227,7 +227,7 @@ class LeaseBook:
         return []
 
     def node_pushed(self, worker: str, step: int, node: Node, now: float) -> list[Action]:
-        """The book's own server has a node's gradient. The others may not have it yet, so the lease goes on."""
+        """The book's own server has a node's gradient, now or from before; the others may not have it yet."""
         entry = self._workers.get(worker)
         if self.phase is not Phase.TRAINING or step != self.step or entry is None or entry.lease is None:
             return []
@@ -318,7 +318,7 @@ class LeaseBook:
 
     def _release(self, lease: _Lease) -> None:
         if lease.block not in self._done and lease.block not in self._free:
-            self._free.appendleft(lease.block)
+            self._free.append(lease.block)  # last in the row: one block must not keep another from its turn
 
     def _begin_step(self, now: float) -> list[Action]:
         self.phase = Phase.TRAINING

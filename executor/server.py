@@ -268,7 +268,7 @@ class ParameterServer:
             raise FrameError(f"step {push.step} {node} of {gradient.size} elements is not wanted at {held.version}")
         if verdict is Verdict.STALE:
             session.refuse(self._attempt, Refusal.STALE_STEP, push.step)
-        elif self._keeper is not None:
+        if self._keeper is not None:  # even if stale here: it may have been pushed again for another server's sake
             self._keeper.pushed(session.peer, push.step, node)
         if push.lease and self._keeper is not None:
             self._keeper.lease_wanted(session.peer)

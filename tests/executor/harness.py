@@ -179,9 +179,10 @@ class ScriptedDriver:
             for outbox in self._outboxes.values():
                 outbox.put_nowait(control.DriverMessage(membership=self._membership()))
 
-    async def stop(self, checkpoint: bool) -> None:
-        for server in self.servers:
-            self._outboxes[server.task_id].put_nowait(control.DriverMessage(stop=control.Stop(checkpoint=checkpoint)))
+    def stop(self, checkpoint: bool) -> None:
+        """Asks for an end in good order."""
+        book = self.servers[0].task_id
+        self._outboxes[book].put_nowait(control.DriverMessage(stop=control.Stop(checkpoint=checkpoint)))
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
         """Waits for what the tasks report to fulfil the condition."""

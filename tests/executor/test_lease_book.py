@@ -137,8 +137,8 @@ class Simulation:
         for k in range(self.servers if reaches is None else reaches):
             if step > self.book.committed and (k, step) not in self.prepared:
                 trees[k].add(node, Partial(np.zeros(1, np.float32), self.loss * (end - begin), end - begin, digest))
-                if k == 0:
-                    self.do(self.book.node_pushed(worker, step, node, self.now))
+            if k == 0:
+                self.do(self.book.node_pushed(worker, step, node, self.now))
         if reaches is None:
             self.do(self.book.lease_wanted(worker, self.now))
         for k, tree in enumerate(trees):
