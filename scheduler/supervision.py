@@ -100,7 +100,8 @@ class Supervision:
             return
         how, _, last_words = message.strip().partition("\n")
         how = how.removesuffix("; last words:")
-        last_line = last_words.strip().rpartition("\n")[2]
+        complaints = [line for line in last_words.splitlines() if line.strip() and " INFO " not in line]
+        last_line = complaints[-1].strip() if complaints else ""
         if task.failure:
             cause = f"{task.failure} ({how})"
         else:
