@@ -41,27 +41,31 @@ class ControlClient:
         self._outbox: deque[TaskMessage] = deque()
         self._last_words: list[TaskMessage] = []
         self._news = asyncio.Event()
-        self._said = asyncio.Event()
+        self._closing = False
+        self._closed = asyncio.Event()
 
     def send(self, message: TaskMessage) -> None:
         """Queues a message. Failure and Finished are repeated on each new stream, for nothing follows them."""
         if message.HasField("failure") or message.HasField("finished"):
             self._last_words.append(message)
         self._outbox.append(message)
-        self._said.clear()
         self._news.set()
 
-    async def flush(self, timeout_s: float) -> None:
-        """Waits until everything has been handed to a connection, for `timeout_s` at the most."""
+    async def close(self, timeout_s: float) -> None:
+        """Ends the channel once the driver has taken everything, or after `timeout_s`.
+
+        Handing a message to the connection is not enough: what it holds is lost if the process ends. So this side of
+        the stream is closed, and the driver closes its own when it has read all.
+        """
+        self._closing = True
+        self._news.set()
         try:
-            async with asyncio.timeout(timeout_s):
-                while self._outbox:
-                    await self._said.wait()
+            await asyncio.wait_for(self._closed.wait(), timeout_s)
         except TimeoutError:
-            logger.warning("the driver was not told everything within %g s", timeout_s)
+            logger.warning("the driver did not take the last words within %g s", timeout_s)
 
     async def run(self) -> None:
-        """Until cancelled.
+        """Until cancelled or closed.
 
         Raises:
             Dismissed: the driver refuses this task.
@@ -70,6 +74,9 @@ class ControlClient:
         while True:
             try:
                 await self._attach()
+                if self._closing and not self._outbox:
+                    self._closed.set()
+                    return
                 failures = 0
             except grpc.aio.AioRpcError as error:
                 if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED):
@@ -105,6 +112,8 @@ class ControlClient:
             while self._outbox:
                 await call.write(self._outbox[0])
                 self._outbox.popleft()
-            self._said.set()
+            if self._closing:
+                await call.done_writing()
+                return
             self._news.clear()
             await self._news.wait()

@@ -29,7 +29,7 @@ EXIT_DONE = 0
 EXIT_RETRY = 1
 EXIT_FATAL = 2
 
-FLUSH_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Task:
             words = failure(error, self._sources, self._description.task_id)
             logger.error("%s\n%s", words.summary, words.detail)
             self._client.send(control.TaskMessage(failure=words))
-            await self._client.flush(FLUSH_TIMEOUT_S)
+            await self._client.close(CLOSE_TIMEOUT_S)
             return EXIT_RETRY if words.kind == control.Failure.INTERNAL else EXIT_FATAL
         finally:
             for task in (work, client, dismissed):

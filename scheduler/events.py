@@ -56,6 +56,12 @@ class StatusUpdate:
     #: the whole status, for the acknowledgement; without "uuid" there is nothing to acknowledge
     raw: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def exit_code(self) -> str:
+        """Of the task's process, as our executor labels it; empty where it does not say."""
+        labels = (self.raw.get("labels") or {}).get("labels") or []
+        return next((str(label.get("value", "")) for label in labels if label.get("key") == "exit_code"), "")
+
 
 @dataclass(frozen=True)
 class AgentLost:

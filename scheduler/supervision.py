@@ -15,6 +15,7 @@ _EXECUTOR_ENDS = frozenset(
     {"REASON_EXECUTOR_TERMINATED", "REASON_EXECUTOR_REGISTRATION_TIMEOUT", "REASON_EXECUTOR_REREGISTRATION_TIMEOUT"}
 )
 _FAILURES = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
+_FATAL_EXIT = "2"  #: of a task that a new one could not do better than (docs/architecture.md, "Processes")
 _KEPT_CAUSES = 20
 
 
@@ -65,6 +66,9 @@ class Supervision:
         if update.state in ev.TERMINAL_STATES:
             if update.reason in _EXECUTOR_ENDS:
                 job.executors.forget(task.agent_id, task.executor_id)
+            if update.exit_code == _FATAL_EXIT and not task.failure and self._ending.phase is Phase.RUNNING:
+                words = update.message.strip().splitlines() or ["it did not say why"]
+                self._ending.fail(f"{slot.name} on {task.hostname} gave up: {words[-1]}", now, update.message)
             counts = update.state in _FAILURES and update.reason not in _AGENT_FAULTS
             message = update.message or update.state
             if update.reason in _EXECUTOR_ENDS:

@@ -155,10 +155,12 @@ class Harness:
             offers.append(AgentOffer(agent, f"host-{agent}", "10.0.0.1", (f"o{self.count}",), resources(**sizes)))
         return self.send(ev.Offers(tuple(offers)), after)
 
-    def status(self, task_id, state, after=0.0, **fields):
+    def status(self, task_id, state, after=0.0, labels=None, **fields):
         self.count += 1
         agent = self.tasks[task_id]["agent_id"]["value"]
         raw = {"task_id": {"value": task_id}, "state": state, "uuid": f"u{self.count}"}
+        if labels:
+            raw["labels"] = {"labels": [{"key": key, "value": value} for key, value in labels.items()]}
         return self.send(ev.StatusUpdate(task_id, state, agent, raw=raw, **fields), after)
 
     def hello(self, task_id, **fields):

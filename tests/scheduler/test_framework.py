@@ -686,3 +686,12 @@ def test_start_up_phases_are_marked_once_in_order():
     h.send(step(ids["server-0"], 1))
     h.send(step(ids["server-0"], 2))
     assert marks == ["subscribed", "first offer", "tasks running", "hello", "first step"]
+
+
+def test_a_task_that_gives_up_ends_the_job_even_if_its_last_words_are_lost():
+    h = Harness()
+    ids = h.start()
+    message = "exit code 2; last words:\nERROR checkpoint c is damaged: delete it"
+    h.status(ids["server-0"], "TASK_FAILED", message=message, labels={"exit_code": "2"})
+    assert h.framework.ending.begun
+    assert h.framework.outcome.error.endswith("gave up: ERROR checkpoint c is damaged: delete it")
