@@ -92,6 +92,7 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
             self._framework.setdefault("principal", principal)
             self._credential = basic_credential(principal, secret) if secret is not None else None
         self._suppressed_roles = set(suppressed_roles)
+        self._torn_down = False
         self._offer_constraints = offer_constraints
         self._heartbeat_s = DEFAULT_HEARTBEAT_S
         self._zookeeper = parse_zookeeper_url(master_uri) if is_zookeeper_url(master_uri) else None
@@ -134,6 +135,7 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
             self._ending = True  # the master closes the subscription before it answers
         try:
             self._call("TEARDOWN", session=session)
+            self._torn_down = True
         finally:
             with self._lock:
                 self._ending = False
@@ -189,7 +191,12 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
         body: Json = {"type": kind, "framework_id": {"value": self.framework_id}}
         if payload is not None:
             body[kind.lower()] = payload
-        self._calls.post(session.address, self.path, body, session.headers(self._credential))
+        try:
+            self._calls.post(session.address, self.path, body, session.headers(self._credential))
+        except CallRefused as error:
+            if kind != "TEARDOWN" and (self._ending or self._torn_down):
+                raise NotConnected(f"the framework is being torn down: {error}") from None
+            raise
 
     def acceptOffers(self, offer_ids: Any, operations: Any, filters: Any = None) -> None:
         """Uses offers of one agent; without operations, declines them."""

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -265,6 +266,24 @@ def test_teardown(drivers: Drivers) -> None:
     assert driver.join(5)
     assert kinds(master) == ["SUBSCRIBE", "TEARDOWN"], "it subscribed anew, which Mesos would refuse"
     assert not sched.args_of("disconnected")
+
+
+def test_a_call_that_meets_the_teardown_is_no_refusal(drivers: Drivers) -> None:
+    """A callback may be declining an offer while another thread tears the framework down."""
+    master = drivers.master()
+    driver, _ = drivers.connected_scheduler(master)
+    master.call_answers["KILL"].append(Answer(400, b"Framework cannot be found"))
+    master.hold.clear()
+    with ThreadPoolExecutor(2) as pool:
+        teardown = pool.submit(driver.teardown)
+        master.wait_call("TEARDOWN")
+        kill = pool.submit(driver.killTask, TASK_ID)
+        master.wait_call("KILL")
+        master.hold.set()
+        with pytest.raises(NotConnected, match="being torn down"):
+            kill.result(5)
+        teardown.result(5)
+    assert driver.join(5)
 
 
 def test_a_teardown_that_fails_can_be_tried_again(drivers: Drivers) -> None:
