@@ -13,12 +13,14 @@ from compute import data, models, nn, optim, schedule, trigger
 from compute.errors import InputError
 from compute.layout import ParameterInfo, fingerprint, initial_parameters, parameter_layout
 from compute.program import Program, compile
+from compute.spec import TensorSpec
 from compute.training import TrainingSpec, TrainingState, Validation
 
 __all__ = [
     "InputError",
     "ParameterInfo",
     "Program",
+    "TensorSpec",
     "TrainingSpec",
     "TrainingState",
     "Validation",

@@ -13,6 +13,7 @@ from compute.nn.module import Module
 from compute.optim.metrics import Metric
 from compute.optim.optimizer import Optimizer
 from compute.program import check_engine
+from compute.spec import TensorSpec
 from compute.trigger import Trigger
 
 
@@ -102,12 +103,12 @@ class TrainingSpec:
             graph = build_graph(self.model, dataset.sample_shape)
         except InputError as error:
             raise InputError(f"model and {what} (samples of {dataset.sample_shape}) do not fit: {error}") from None
-        self.criterion.check(graph.output_shape)
+        self.criterion.check(graph.output_specs, (TensorSpec((), "int64"),))
         classes = dataset.classes
-        if classes is not None and isinstance(self.criterion, NLLLoss) and graph.output_shape[0] < classes:
+        if classes is not None and isinstance(self.criterion, NLLLoss) and graph.output_specs[0].shape[0] < classes:
             raise InputError(
-                f"the model has {graph.output_shape[0]} outputs, but labels of the {what} go to {classes - 1}; "
-                f"give the last layer {classes} outputs"
+                f"the model has {graph.output_specs[0].shape[0]} outputs, but labels of the {what} go to "
+                f"{classes - 1}; give the last layer {classes} outputs"
             )
 
 

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from compute.errors import InputError
-from compute.nn.module import Module, Shape
+import numpy as np
+
+from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
 
 
-class Tanh(Module):
+class Tanh(UnaryLayer):
     """Hyperbolic tangent, element by element."""
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
+    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
+        return np.tanh(x)
+
+    def backward(
+        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
+    ) -> Array:
+        grad_x: Array = (np.float32(1) - y * y) * grad_y
+        return grad_x
 
 
-class ReLU(Module):
+class ReLU(UnaryLayer):
     """max(x, 0), element by element; its gradient at 0 is 0."""
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
+    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
+        return np.maximum(x, np.float32(0))
+
+    def backward(
+        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
+    ) -> Array:
+        return grad_y * (x > 0)
 
 
-class LogSoftmax(Module):
-    """log(softmax(x)) of flat samples."""
+class LogSoftmax(UnaryLayer):
+    """log(softmax(x)) over the last dimension."""
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 1:
-            raise InputError("needs (classes,); put nn.Flatten() before it")
-        return input_shape
+    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
+        y: Array = x - x.max(axis=-1, keepdims=True)
+        y -= np.log(np.exp(y).sum(axis=-1, keepdims=True))
+        return y
+
+    def backward(
+        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
+    ) -> Array:
+        grad_x: Array = np.exp(y)
+        grad_x *= -grad_y.sum(axis=-1, keepdims=True)
+        grad_x += grad_y
+        return grad_x

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from compute.errors import InputError
 from compute.nn.init import FanIn, Initializer
-from compute.nn.module import Module, Parameter, Shape, pair, positive
+from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
+from compute.nn.module import Parameter, positive, sizes
+from compute.nn.window import windows
+from compute.spec import Shape
 
 
-class Conv2d(Module):
+class Conv2d(UnaryLayer):
     """Cross-correlation of (channels, height, width) samples, as torch.nn.Conv2d.
 
     Parameters: `weight` (out_channels, in_channels, kernel height, kernel width), `bias` (out_channels,) unless
@@ -30,9 +35,9 @@ class Conv2d(Module):
         positive("Conv2d", in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
-        self.stride = pair("Conv2d", "stride", stride, 1)
-        self.padding = pair("Conv2d", "padding", padding, 0)
+        self.kernel_size = sizes("Conv2d", "kernel_size", kernel_size, 2, 1)
+        self.stride = sizes("Conv2d", "stride", stride, 2, 1)
+        self.padding = sizes("Conv2d", "padding", padding, 2, 0)
         self.bias = bias
         default = FanIn(in_channels * self.kernel_size[0] * self.kernel_size[1])
         self.weight_init = weight_init or default
@@ -54,3 +59,31 @@ class Conv2d(Module):
         if not self.bias:
             return [weight]
         return [weight, Parameter("bias", (self.out_channels,), self.bias_init)]
+
+    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
+        padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in self.padding)))
+        columns = np.ascontiguousarray(windows(padded, self.kernel_size, self.stride))
+        context.saved["columns"] = columns
+        weight = parameters["weight"].reshape(self.out_channels, -1)
+        flat: Array = np.matmul(weight, columns.reshape(len(x), weight.shape[1], -1))
+        if self.bias:
+            flat += parameters["bias"][:, None]
+        return flat.reshape(len(x), self.out_channels, *columns.shape[-2:])
+
+    def backward(
+        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
+    ) -> Array:
+        columns = context.saved["columns"]
+        n, weight = len(x), parameters["weight"].reshape(self.out_channels, -1)
+        grad = grad_y.reshape(n, self.out_channels, -1)
+        per_sample = np.matmul(grad, columns.reshape(n, weight.shape[1], -1).transpose(0, 2, 1))
+        gradients["weight"] += per_sample.sum(axis=0).reshape(parameters["weight"].shape)
+        if self.bias:
+            gradients["bias"] += grad.sum(axis=2).sum(axis=0)
+        grad_columns = np.matmul(weight.T, grad).reshape(columns.shape)
+        (pad_y, pad_x), (height, width) = self.padding, x.shape[2:]
+        grad_padded = np.zeros((n, self.in_channels, height + 2 * pad_y, width + 2 * pad_x), dtype=np.float32)
+        target = windows(grad_padded, self.kernel_size, self.stride)
+        for ky, kx in np.ndindex(*self.kernel_size):
+            target[:, :, ky, kx] += grad_columns[:, :, ky, kx]
+        return grad_padded[:, :, pad_y : pad_y + height, pad_x : pad_x + width]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
-from compute.nn.module import Shape
+from compute.spec import Arrays, Specs
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -18,31 +18,34 @@ class Criterion(ABC):
     """A loss per sample; works on numpy arrays, whatever the engine. Subclass it for one of your own."""
 
     @abstractmethod
-    def check(self, output_shape: Shape) -> None:
-        """Raises InputError if the network's output shape does not suit."""
+    def check(self, outputs: Specs, targets: Specs) -> None:
+        """Raises InputError if the network's outputs, or the targets where they are given, do not suit."""
 
     @abstractmethod
-    def loss(self, output: Array, target: Labels) -> float:
-        """The sum of the samples' losses. output (n, *output_shape), target (n,)."""
+    def loss(self, outputs: Arrays, targets: Arrays) -> float:
+        """The sum of the samples' losses. outputs (n, *shape) each, targets (n, ...) each."""
 
     @abstractmethod
-    def gradient(self, output: Array, target: Labels, scale: float, grad: Array) -> None:
-        """Overwrites grad (as output) with the gradient of scale * sum of losses."""
+    def gradient(self, outputs: Arrays, targets: Arrays, scale: float, grads: Arrays) -> None:
+        """Overwrites grads (as outputs) with the gradient of scale * sum of losses."""
 
 
 class NLLLoss(Criterion):
     """Negative log likelihood of the label, given log-probabilities (n, classes); labels count from 0."""
 
-    def check(self, output_shape: Shape) -> None:
-        if len(output_shape) != 1:
-            raise InputError(f"NLLLoss needs log-probabilities (classes,), the network gives {output_shape}")
+    def check(self, outputs: Specs, targets: Specs) -> None:
+        if len(outputs) != 1 or len(outputs[0].shape) != 1:
+            shapes = " and ".join(str(spec) for spec in outputs)
+            raise InputError(f"NLLLoss needs log-probabilities (classes,), the network gives {shapes}")
 
-    def loss(self, output: Array, target: Labels) -> float:
+    def loss(self, outputs: Arrays, targets: Arrays) -> float:
+        (output,), (target,) = outputs, targets
         check_labels(target, output.shape[1])
         picked = output.ravel().take(_flat_index(output, target))
         return -float(picked.sum(dtype=np.float64))
 
-    def gradient(self, output: Array, target: Labels, scale: float, grad: Array) -> None:
+    def gradient(self, outputs: Arrays, targets: Arrays, scale: float, grads: Arrays) -> None:
+        (output,), (target,), (grad,) = outputs, targets, grads
         grad.fill(0.0)
         grad.reshape(-1)[_flat_index(output, target)] = np.float32(-scale)
 

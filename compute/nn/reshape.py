@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from compute.errors import InputError
-from compute.nn.module import Module, Shape
+from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
+from compute.spec import Shape
 
 
-class Reshape(Module):
+class Reshape(UnaryLayer):
     """Gives each sample the shape `shape`; one size may be -1 and follows from the others."""
 
     def __init__(self, *shape: int | tuple[int, ...], name: str | None = None) -> None:
@@ -26,6 +27,14 @@ class Reshape(Module):
         if size % known or (-1 not in self.shape and size != known):
             raise InputError(f"cannot give {size} elements the shape {self.shape}")
         return tuple(size // known if s == -1 else s for s in self.shape)
+
+    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
+        return x.reshape(len(x), *self.output_shape(x.shape[1:]))
+
+    def backward(
+        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
+    ) -> Array:
+        return grad_y.reshape(x.shape)
 
 
 class Flatten(Reshape):

@@ -49,7 +49,7 @@ class Loss(Metric):
         self.criterion = criterion or NLLLoss()
 
     def sums(self, output: Array, target: Labels) -> Sums:
-        return np.array([self.criterion.loss(output, target), len(target)], dtype=np.float64)
+        return np.array([self.criterion.loss((output,), (target,)), len(target)], dtype=np.float64)
 
     def result(self, sums: Sums) -> float:
         return float(sums[0] / sums[1]) if sums[1] else float("nan")
