@@ -16,7 +16,7 @@ from compute.memory import aligned
 from compute.nn.criterion import Criterion
 from compute.nn.layer import Key
 from compute.nn.module import Module
-from compute.spec import Arrays, Shape, Specs, SpecsLike, TensorSpec, as_arrays
+from compute.spec import DTYPES, Arrays, Shape, Specs, SpecsLike, TensorSpec, as_arrays
 
 Array = NDArray[np.float32]
 
@@ -87,6 +87,7 @@ class Program:
         self._graphs: dict[tuple[Shape, ...], Graph] = {tuple(spec.shape for spec in graph.input_specs): graph}
         make: Any = import_module(ENGINES[engine]).make
         self._engine: Engine = make(self, threads)
+        self._known_targets: set[tuple[tuple[str, Shape], ...]] = set()
         self._plans: OrderedDict[tuple[tuple[Shape, ...], bool], Plan] = OrderedDict()
 
     def parameters_changed(self) -> None:
@@ -120,6 +121,7 @@ class Program:
         for item in targets:
             if item.ndim == 0 or len(item) != rows:
                 raise InputError(f"there are {rows} samples, but a target of shape {item.shape}")
+        self._check_targets(targets)
         plan = self._plan(inputs, True)
         plan.forward(inputs, key, True, scale * rows)
         return plan.backward(targets, scale)
@@ -132,6 +134,15 @@ class Program:
         inputs = self._checked(x)
         outputs = self._plan(inputs, False).forward(inputs, (0, 0, 0), False, 1.0)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _check_targets(self, targets: Arrays) -> None:
+        """Asks the criterion about every new kind of targets once."""
+        kind = tuple((str(item.dtype), item.shape[1:]) for item in targets)
+        if kind not in self._known_targets:
+            if not all(dtype in DTYPES for dtype, _ in kind):
+                raise InputError(f"targets must be of {' or '.join(DTYPES)}, got {_shown(targets)}")
+            self.criterion.check(self.output_specs, tuple(TensorSpec(shape, dtype) for dtype, shape in kind))
+            self._known_targets.add(kind)
 
     def _checked(self, x: NDArray[Any] | Arrays) -> Arrays:
         arrays = as_arrays(x)
@@ -159,7 +170,7 @@ class Program:
         """The graph for samples of these shapes, which may differ from those that the model was compiled for."""
         shapes = tuple(array.shape[1:] for array in inputs)
         if shapes not in self._graphs:
-            wanted = f"the network was compiled for {_batches(self.input_specs)}, got {_shown(inputs)}"
+            wanted = f"the network takes {_batches(self.input_specs)}, got {_shown(inputs)}"
             specs = tuple(
                 TensorSpec(shape, spec.dtype) for shape, spec in zip(shapes, self.input_specs, strict=True)
             )
