@@ -14,6 +14,7 @@ from compute.nn.container import (
 )
 from compute.nn.conv import Conv2d
 from compute.nn.criterion import Criterion, NLLLoss
+from compute.nn.dropout import Dropout, GaussianDropout, GaussianNoise
 from compute.nn.layer import CustomLayer, Layer, LayerContext, UnaryLayer
 from compute.nn.linear import Linear
 from compute.nn.module import Module, Parameter
@@ -36,7 +37,10 @@ __all__ = [
     "Conv2d",
     "Criterion",
     "CustomLayer",
+    "Dropout",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "Graph",
     "Input",
     "JoinTable",
