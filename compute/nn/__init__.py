@@ -15,6 +15,7 @@ from compute.nn.container import (
 from compute.nn.conv import Conv2d
 from compute.nn.criterion import Criterion, NLLLoss
 from compute.nn.dropout import Dropout, GaussianDropout, GaussianNoise
+from compute.nn.embedding import Embedding, EmbeddingBag
 from compute.nn.layer import CustomLayer, Layer, LayerContext, UnaryLayer
 from compute.nn.linear import Linear
 from compute.nn.module import Module, Parameter
@@ -38,6 +39,8 @@ __all__ = [
     "Criterion",
     "CustomLayer",
     "Dropout",
+    "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "GaussianDropout",
     "GaussianNoise",
