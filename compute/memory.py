@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ def huge_pages(size_bytes: int) -> NDArray[np.uint8]:
     mapping = mmap.mmap(-1, size_bytes + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     start = -np.frombuffer(mapping, dtype=np.uint8, count=1).ctypes.data % HUGE_PAGE_BYTES
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        # Not beyond the last page that is used: the tail then lies in small pages, and no memory is wasted.
-        mapping.madvise(mmap.MADV_HUGEPAGE, start, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+        # A kernel built without them refuses; small ones do as well.
+        with suppress(OSError):
+            # Not beyond the last page that is used: the tail then lies in small pages, and no memory is wasted.
+            mapping.madvise(mmap.MADV_HUGEPAGE, start, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
     return np.frombuffer(mapping, dtype=np.uint8, count=size_bytes, offset=start)

@@ -127,11 +127,10 @@ class Api:
         Raises:
             ValueError: the array is too small.
         """
-        size = descriptor.size_bytes
         if array is None:
-            array = aligned((-(-size // descriptor.dtype.size_bytes),), descriptor.dtype.numpy)
-        elif array.nbytes < size:
-            raise ValueError(f"an array of {array.nbytes} bytes cannot hold {size}")
+            array = aligned((-(-descriptor.size_bytes // descriptor.dtype.size_bytes),), descriptor.dtype.numpy)
+        elif array.nbytes < descriptor.extent_bytes:
+            raise ValueError(f"an array of {array.nbytes} bytes cannot hold {descriptor!r}")
         handle = self.make(
             "memory_create", "memory_destroy", descriptor.handle, self.engine, c_void_p(array.ctypes.data)
         )

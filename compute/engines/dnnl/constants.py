@@ -115,7 +115,7 @@ class Eltwise(IntEnum):
     CLIP_V2 = 0x2F  # backward: zero also at the upper bound
     POW = 0x30  # alpha * x ** beta
     GELU_ERF = 0x31
-    ROUND = 0x32  # to the nearest even; no backward
+    ROUND = 0x32  # to the nearest even; float32 only, no backward
     MISH = 0x33
     HARD_SWISH = 0x34  # x * max(0, min(1, alpha * x + beta))
     # The same functions, whose backward takes the result and not x.

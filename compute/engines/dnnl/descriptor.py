@@ -64,6 +64,21 @@ class Descriptor:
         """Bytes that a buffer needs, padding included."""
         return int(self.api.lib.dnnl_memory_desc_get_size(self.handle))
 
+    @property
+    def extent_bytes(self) -> int:
+        """Bytes up to the end of the last element; `size_bytes` may count what strides skip behind it."""
+        if not self.is_plain or 0 in self.dims:
+            return self.size_bytes
+        last = sum((size - 1) * stride for size, stride in zip(self.dims, self.strides, strict=True))
+        return (self.offset + last + 1) * self.dtype.size_bytes
+
+    @property
+    def offset(self) -> int:
+        """Elements before the first one, in a `part`."""
+        value = c_int64()
+        self.api.call("memory_desc_query", self.handle, c_int(Query.OFFSET_S64), byref(value))
+        return value.value
+
     def reshape(self, dims: Sequence[int]) -> Descriptor:
         """The same memory under another shape of as many elements. Raises DnnlError where the layout forbids it."""
         return self.api.descriptor("reshape", self.handle, c_int(len(dims)), c_dims(dims))
@@ -93,12 +108,9 @@ class Memory:
         descriptor = self.descriptor
         if not descriptor.is_plain:
             raise ValueError(f"{descriptor!r} has no numpy view; reorder it first")
-        offset = c_int64()
-        descriptor.api.call("memory_desc_query", descriptor.handle, c_int(Query.OFFSET_S64), byref(offset))
         dtype = descriptor.dtype.numpy
-        flat = self.array.reshape(-1).view(np.uint8)[offset.value * dtype.itemsize :]
-        flat = flat[: flat.size // dtype.itemsize * dtype.itemsize].view(dtype)
-        return as_strided(flat, descriptor.dims, [stride * dtype.itemsize for stride in descriptor.strides])
+        flat = self.array.reshape(-1).view(np.uint8)[descriptor.offset * dtype.itemsize : descriptor.extent_bytes]
+        return as_strided(flat.view(dtype), descriptor.dims, [stride * dtype.itemsize for stride in descriptor.strides])
 
 
 def c_dims(values: Sequence[int]) -> CArray[c_int64]:

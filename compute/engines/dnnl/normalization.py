@@ -79,7 +79,10 @@ def layer_normalization(
 def layer_normalization_backward(
     forward: Operation, diff_src: Descriptor, diff_dst: Descriptor, src: Descriptor, statistics: Descriptor
 ) -> Operation:
-    """Arguments SRC, MEAN, VARIANCE, DIFF_DST, DIFF_SRC, SCALE, DIFF_SCALE, DIFF_SHIFT as there are."""
+    """Arguments SRC, MEAN, VARIANCE, DIFF_DST, DIFF_SRC, SCALE, SHIFT, DIFF_SCALE, DIFF_SHIFT as there are.
+
+    The library wants SHIFT although the gradients do not depend on it.
+    """
     return _normalization_backward(forward, "layer_normalization_backward", (diff_src, diff_dst, src, statistics))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compute.engines.dnnl.constants import SCRATCHPAD, Query
 from compute.engines.dnnl.descriptor import Descriptor, Memory, c_dims
-from compute.engines.dnnl.errors import DnnlError
+from compute.engines.dnnl.errors import DnnlError, Unimplemented
 
 if TYPE_CHECKING:
     from compute.engines.dnnl.api import Api
@@ -118,12 +118,16 @@ class Operation:
         self.api.call("primitive_desc_query", self.handle, c_int(Query.IMPLEMENTATION), c_int(0), byref(name))
         return (name.value or b"").decode()
 
-    def next_implementation(self) -> bool:
-        """Turns to the library's next choice, whose layouts may differ; False, and no change, if there is none.
+    def choose(self, implementation: str) -> None:
+        """Turns to the first of the library's choices whose name begins so, with its own layouts. Only before `bind`.
 
-        Only before `bind`.
+        Raises:
+            Unimplemented: there is none.
         """
-        return self.api.lib.dnnl_primitive_desc_next_impl(self.handle) == 0  # type: ignore[no-any-return]
+        # The library offers those that were used before twice: names, not numbers, tell them apart.
+        while not self.implementation.startswith(implementation):
+            if self.api.lib.dnnl_primitive_desc_next_impl(self.handle) != 0:
+                raise Unimplemented(f"{self.kind} has no implementation {implementation} for these arguments")
 
     def bind(self, arguments: Mapping[int, Memory]) -> Call:
         """A call of the operation on these memories; the scratchpad is added."""
