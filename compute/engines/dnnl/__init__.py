@@ -14,6 +14,7 @@ call.record                                      # Record(name, implementation, 
 Functions with `backward` in their names take the forward operation and repeat its geometry.
 """
 
+from compute.engines.call import Call, Record
 from compute.engines.dnnl.api import Api, Scratchpad
 from compute.engines.dnnl.constants import *  # noqa: F403
 from compute.engines.dnnl.convolution import (
@@ -34,7 +35,7 @@ from compute.engines.dnnl.normalization import (
     softmax,
     softmax_backward,
 )
-from compute.engines.dnnl.operation import Call, Operation, Record
+from compute.engines.dnnl.operation import Operation
 from compute.engines.dnnl.pointwise import (
     binary,
     concat,

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.engines.call import Call
 from compute.engines.dnnl.constants import BLOCKED_TAGS, DST, F32, FORMAT_TAG_ANY, SRC, DataType, FpMath
 from compute.engines.dnnl.descriptor import Descriptor, Memory, c_dims
 from compute.engines.dnnl.errors import DnnlError, Unimplemented
-from compute.engines.dnnl.operation import Call, Operation
+from compute.engines.dnnl.operation import Operation
 from compute.engines.dnnl.post_ops import EltwisePostOp, PostOp, SumPostOp
 from compute.engines.libraries import load_onednn
 from compute.memory import aligned

@@ -1,51 +1,19 @@
-"""Primitive descriptors and prepared calls."""
+"""Primitive descriptors, and the calls that they are bound to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ctypes import Array as CArray
 from ctypes import Structure, byref, c_char_p, c_float, c_int, c_int64, c_void_p
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from compute.engines.call import Call, Record
 from compute.engines.dnnl.constants import SCRATCHPAD, Query
 from compute.engines.dnnl.descriptor import Descriptor, Memory, c_dims
 from compute.engines.dnnl.errors import DnnlError, Unimplemented
 
 if TYPE_CHECKING:
     from compute.engines.dnnl.api import Api
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a prepared call does, for profiles.
-
-    Attributes:
-        name: the operation, such as "convolution_backward_data".
-        implementation: the kernel's name, such as "jit:avx512_core".
-        flops: floating-point operations of its multiplications and additions; 0 where memory is what counts.
-        size_bytes: bytes of all arguments, each read or written once.
-    """
-
-    name: str
-    implementation: str
-    flops: float
-    size_bytes: int
-
-
-class Call(partial[int]):
-    """A prepared call, which returns a status: 0 if all went well. It costs no more than a plain `partial`.
-
-    Attributes:
-        record: what it does.
-        kept: what must live as long as the call can be made.
-    """
-
-    __slots__ = ("kept", "record")
-
-    record: Record
-    kept: tuple[Any, ...]
 
 
 class Operation:
