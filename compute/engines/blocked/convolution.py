@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compute.engines import dnnl
+from compute.engines.blocked import tap_products
 from compute.engines.blocked.activation import activation_backward, activation_post_op
 from compute.engines.blocked.plan import BlockedPlan, vector
 from compute.engines.dnnl import Descriptor, Operation, Unimplemented
@@ -39,6 +40,7 @@ class ConvolutionStage(Stage):
         super().__init__(plan, nodes)
         layer = nodes[0].layer
         assert isinstance(layer, Convolution)
+        self._layer = layer
         self._activation = nodes[1].layer if len(nodes) > 1 else None
         self._gradients = plan.gradients(nodes[0])
         self._parameters = plan.parameters(nodes[0])
@@ -64,7 +66,8 @@ class ConvolutionStage(Stage):
         )
         self._source, self._target = self._forward.layout(SRC), self._forward.layout(DST)
         if plan.training:
-            self._backward_weights = self._prepare_backward_weights()
+            self._by_products = tap_products.suits(layer, source, target)
+            self._backward_weights = None if self._by_products else self._prepare_backward_weights()
             self._backward_data = self._prepare_backward_data(source, target)
         self._x = plan.to(x, self._source)
         y = plan.tensor(self._target)
@@ -93,12 +96,7 @@ class ConvolutionStage(Stage):
         grad_y = plan.to(grads[0], self._target)
         if self._activation is not None:
             grad_y = activation_backward(plan, self._activation, self.outputs[0], self.outputs[0], grad_y)
-        operation = self._backward_weights
-        gradient = self._gradients["weight"]
-        found = plan.weight_gradient(gradient, self._dims, operation.layout(DIFF_WEIGHTS))
-        bias = bias_argument(DIFF_BIAS, self._gradients)
-        plan.run(operation, {SRC: self._x, DIFF_DST: grad_y, DIFF_WEIGHTS: found, **bias})
-        plan.store(found, gradient, self._dims)
+        self._emit_weight_gradient(grad_y)
         if not needed[0] or self._backward_data is None:
             return [None]
         operation = self._backward_data
@@ -107,6 +105,16 @@ class ConvolutionStage(Stage):
         grad_y = plan.to(grad_y, operation.layout(DIFF_DST))
         plan.run(operation, {DIFF_DST: grad_y, WEIGHTS: weight, DIFF_SRC: grad_x})
         return [grad_x]
+
+    def _emit_weight_gradient(self, grad_y: Tensor) -> None:
+        plan, operation, gradient = self.plan, self._backward_weights, self._gradients["weight"]
+        if operation is None:
+            tap_products.weight_gradient(plan, self._layer, self._x, grad_y, gradient, self._gradients.get("bias"))
+            return
+        found = plan.weight_gradient(gradient, self._dims, operation.layout(DIFF_WEIGHTS))
+        bias = bias_argument(DIFF_BIAS, self._gradients)
+        plan.run(operation, {SRC: self._x, DIFF_DST: grad_y, DIFF_WEIGHTS: found, **bias})
+        plan.store(found, gradient, self._dims)
 
 
 def fast(operation: Operation) -> Operation:

@@ -65,11 +65,28 @@ class BlockedPlan(StagedPlan):
         """
         if descriptor.is_plain:
             return self.api.strided(descriptor.dims, descriptor.strides, dtype)
-        for tag in BLOCKED_TAGS:
-            if tag[0].islower() and len(tag.rstrip("b0123456789")) == len(descriptor.dims):
-                if self.api.tagged(descriptor.dims, tag, descriptor.dtype) == descriptor:
-                    return self.api.tagged(descriptor.dims, tag, dtype)
-        raise Unimplemented(f"no {dtype.name} in the order of {descriptor!r}")
+        return self.api.tagged(descriptor.dims, self._tag(descriptor), dtype)
+
+    def reordered(self, dims: Shape, like: Descriptor) -> Descriptor:
+        """Another shape of the same rank and type in the same order of dimensions and blocks.
+
+        Raises:
+            Unimplemented: the order is none that has a name here.
+        """
+        if dims == like.dims:
+            return like
+        return self.api.tagged(dims, self._tag(like), like.dtype)
+
+    def _tag(self, descriptor: Descriptor) -> str:
+        """oneDNN's name of the order of an activation's elements."""
+        rank = len(descriptor.dims)
+        letters = "abcdefgh"[:rank]
+        tags = [letters, "a" + letters[2:] + "b"]
+        tags += [tag for tag in BLOCKED_TAGS if tag[0].islower() and len(tag.rstrip("b0123456789")) == rank]
+        for tag in tags:
+            if self.api.tagged(descriptor.dims, tag, descriptor.dtype) == descriptor:
+                return tag
+        raise Unimplemented(f"the order of {descriptor!r} has no name here")
 
     def tensor(self, descriptor: Descriptor) -> Tensor:
         """A tensor on a buffer of its own."""

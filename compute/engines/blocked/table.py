@@ -16,9 +16,14 @@ from compute.graph import Node
 
 
 def common_layout(plan: BlockedPlan, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors, all in the layout of the first that has one of oneDNN's own."""
-    chosen = next((x for x in inputs if x.layout != ROWS), inputs[0])
-    return [plan.typed(x) if chosen.layout == ROWS else plan.convert(x, chosen.layout) for x in inputs]
+    """The tensors, all in the same order as the first that has one of oneDNN's own, as far as that has a name."""
+    chosen = next((plan.describe(x) for x in inputs if x.layout != ROWS), None)
+    if chosen is None:
+        return [plan.typed(x) for x in inputs]
+    try:
+        return [plan.to(x, plan.reordered(plan.describe(x).dims, chosen)) for x in inputs]
+    except Unimplemented:
+        return [plan.to(x, plan.plain(plan.describe(x).dims)) for x in inputs]
 
 
 class SumStage(Stage):
