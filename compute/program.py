@@ -14,6 +14,7 @@ from compute.graph import Graph, build_graph
 from compute.memory import aligned
 from compute.nn.criterion import Criterion
 from compute.nn.module import Module, Shape
+from compute.spec import TensorSpec
 
 Array = NDArray[np.float32]
 
@@ -137,7 +138,7 @@ def compile(
     if not isinstance(criterion, Criterion):
         raise InputError(f"the criterion must be an nn.Criterion such as nn.NLLLoss(), got {criterion!r}")
     graph = build_graph(model, input_shape)
-    criterion.check(graph.output_shape)
+    criterion.check((TensorSpec(graph.output_shape),), (TensorSpec((), "int64"),))
     return Program(graph, criterion, engine, threads)
 
 

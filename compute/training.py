@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from compute.data.dataset import Dataset
 from compute.errors import InputError
 from compute.graph import build_graph
-from compute.nn.criterion import Criterion, NLLLoss
+from compute.metrics import Metric
+from compute.nn.criterion import ClassCriterion, Criterion
 from compute.nn.module import Module
-from compute.optim.metrics import Metric
 from compute.optim.optimizer import Optimizer
 from compute.program import check_engine
+from compute.spec import TensorSpec
 from compute.trigger import Trigger
 
 
@@ -102,11 +103,15 @@ class TrainingSpec:
             graph = build_graph(self.model, dataset.sample_shape)
         except InputError as error:
             raise InputError(f"model and {what} (samples of {dataset.sample_shape}) do not fit: {error}") from None
-        self.criterion.check(graph.output_shape)
+        outputs, targets = (TensorSpec(graph.output_shape),), (TensorSpec((), "int64"),)
+        self.criterion.check(outputs, targets)
+        if self.validation is not None and dataset is self.validation.dataset:
+            for metric in self.validation.metrics:
+                metric.check(outputs, targets)
         classes = dataset.classes
-        if classes is not None and isinstance(self.criterion, NLLLoss) and graph.output_shape[0] < classes:
+        if classes is not None and isinstance(self.criterion, ClassCriterion) and graph.output_shape[-1] < classes:
             raise InputError(
-                f"the model has {graph.output_shape[0]} outputs, but labels of the {what} go to {classes - 1}; "
+                f"the model has {graph.output_shape[-1]} outputs, but labels of the {what} go to {classes - 1}; "
                 f"give the last layer {classes} outputs"
             )
 

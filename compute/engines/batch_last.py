@@ -128,7 +128,7 @@ class BatchLastPlan(Plan):
         grad: Array = self._grad_output.reshape(self._stages[-1].y.shape) if self._stages else self._grad_output
         last = self._stages[-1]
         # With NLL behind log-softmax the gradient of the logits is simply softmax minus one-hot.
-        self._fused_loss = isinstance(last, LogSoftmaxStage) and type(self._criterion) is nn.NLLLoss
+        self._fused_loss = isinstance(last, LogSoftmaxStage) and isinstance(self._criterion, nn.NLLLoss)
         first_trained = next(
             (i for i, stage in enumerate(self._stages) if any(node.parameters for node in stage.nodes)), None
         )
@@ -154,15 +154,12 @@ class BatchLastPlan(Plan):
         return self.output
 
     def backward(self, target: NDArray[np.int64], scale: float) -> float:
-        loss = self._criterion.loss(self.output, target)
-        grad = self._grad_output
-        if self._fused_loss:
-            classes = grad.shape[1]
-            np.exp(self.output, out=grad)
-            grad.reshape(-1)[np.arange(0, grad.size, classes) + target] -= np.float32(1)
-            np.multiply(grad, np.float32(scale), out=grad)
+        criterion, outputs, targets, grads = self._criterion, (self.output,), (target,), (self._grad_output,)
+        if self._fused_loss and isinstance(criterion, nn.NLLLoss):
+            loss = criterion.loss(outputs, targets)
+            criterion.logits_gradient(outputs, targets, scale, grads)
         else:
-            self._criterion.gradient(self.output, target, scale, grad)
+            loss = criterion.loss_and_gradient(outputs, targets, scale, grads)
         run(self._backward)
         return loss
 

@@ -251,8 +251,7 @@ class PlainPlan(Plan):
         return self.output
 
     def backward(self, target: NDArray[np.int64], scale: float) -> float:
-        loss = self._criterion.loss(self.output, target)
-        self._criterion.gradient(self.output, target, scale, self._grad_output)
+        loss = self._criterion.loss_and_gradient((self.output,), (target,), scale, (self._grad_output,))
         for kernel in self._backward_kernels:
             kernel.backward()
         return loss

@@ -1,10 +1,10 @@
 """Layers, containers and criterions. Names and semantics are today's standard ones (PyTorch's); labels count from 0."""
 
-from compute.nn import init
+from compute.nn import criterion, init
 from compute.nn.activation import LogSoftmax, ReLU, Tanh
 from compute.nn.container import Sequential
 from compute.nn.conv import Conv2d
-from compute.nn.criterion import Criterion, NLLLoss
+from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.custom import CustomLayer, LayerContext
 from compute.nn.linear import Linear
 from compute.nn.module import Module, Parameter, Shape
@@ -13,7 +13,6 @@ from compute.nn.reshape import Flatten, Reshape
 
 __all__ = [
     "Conv2d",
-    "Criterion",
     "CustomLayer",
     "Flatten",
     "LayerContext",
@@ -21,7 +20,6 @@ __all__ = [
     "LogSoftmax",
     "MaxPool2d",
     "Module",
-    "NLLLoss",
     "Parameter",
     "ReLU",
     "Reshape",
@@ -30,3 +28,4 @@ __all__ = [
     "Tanh",
     "init",
 ]
+__all__ += criterion.__all__
