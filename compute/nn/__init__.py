@@ -1,6 +1,6 @@
 """Layers, containers and criterions. Names and semantics are today's standard ones (PyTorch's); labels count from 0."""
 
-from compute.nn import init
+from compute.nn import criterion, init
 from compute.nn.activation import LogSoftmax, ReLU, Tanh
 from compute.nn.container import (
     Bottle,
@@ -13,7 +13,7 @@ from compute.nn.container import (
     TimeDistributed,
 )
 from compute.nn.conv import Conv2d
-from compute.nn.criterion import Criterion, NLLLoss
+from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.layer import CustomLayer, Layer, LayerContext, UnaryLayer
 from compute.nn.linear import Linear
 from compute.nn.module import Module, Parameter
@@ -34,7 +34,6 @@ __all__ = [
     "ConcatTable",
     "Container",
     "Conv2d",
-    "Criterion",
     "CustomLayer",
     "Flatten",
     "Graph",
@@ -47,7 +46,6 @@ __all__ = [
     "MapTable",
     "MaxPool2d",
     "Module",
-    "NLLLoss",
     "ParallelTable",
     "Parameter",
     "ReLU",
@@ -60,3 +58,4 @@ __all__ = [
     "UnaryLayer",
     "init",
 ]
+__all__ += criterion.__all__
