@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
-from compute.spec import Arrays, Specs
+from compute.spec import Arrays, Specs, TensorSpec
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -37,6 +37,9 @@ class NLLLoss(Criterion):
         if len(outputs) != 1 or len(outputs[0].shape) != 1:
             shapes = " and ".join(str(spec) for spec in outputs)
             raise InputError(f"NLLLoss needs log-probabilities (classes,), the network gives {shapes}")
+        if targets and (len(targets) != 1 or targets[0] != TensorSpec((), "int64")):
+            shapes = " and ".join(str(spec) for spec in targets)
+            raise InputError(f"NLLLoss needs one int64 label per sample, the targets are {shapes}")
 
     def loss(self, outputs: Arrays, targets: Arrays) -> float:
         (output,), (target,) = outputs, targets
