@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from compute.errors import InputError
+from compute.nn.convolution import convolve, convolve_grad_input, convolve_grad_weight
 from compute.nn.gated_cell import LSTMCell
 from compute.nn.init import FanIn, Initializer
 from compute.nn.layer import Array
 from compute.nn.module import positive, sizes
-from compute.nn.window import windows
+from compute.nn.window import Window
 from compute.spec import Shape
 
 
@@ -45,7 +46,9 @@ class ConvLSTMCell(LSTMCell):
         self.kernel_size = sizes(self.kind, "kernel_size", kernel_size, self.dims, 1)
         if not all(size % 2 for size in self.kernel_size):
             raise InputError(f"{self.kind}: kernel_size must be odd, got {kernel_size!r}")
-        default = FanIn(hidden_size * int(np.prod(self.kernel_size)) if isinstance(hidden_size, int) else 1)
+        ones = (1,) * self.dims
+        self.window = Window(self.kernel_size, ones, tuple(size // 2 for size in self.kernel_size), ones)
+        default = FanIn(hidden_size * math.prod(self.kernel_size) if isinstance(hidden_size, int) else 1)
         super().__init__(
             input_size, hidden_size, bias, peephole, weight_init or default, bias_init or default, name
         )
@@ -59,23 +62,10 @@ class ConvLSTMCell(LSTMCell):
         return (size, *self.kernel_size)
 
     def map(self, x: Array, weight: Array) -> Array:
-        columns = self._columns(x)
-        y: Array = np.matmul(weight.reshape(len(weight), -1), columns)
-        return y.reshape(len(x), len(weight), *x.shape[2:])
+        return convolve(x, weight, self.window, 1, x.shape[2:])
 
     def map_backward(self, grad: Array, weight: Array) -> Array:
-        # The convolution keeps the size, so its adjoint is one too: with the kernel turned round.
-        turned = np.flip(weight, tuple(range(2, weight.ndim))).swapaxes(0, 1)
-        return self.map(grad, np.ascontiguousarray(turned))
+        return convolve_grad_input(grad, weight, self.window, 1, grad.shape[2:])
 
     def map_gradient(self, grad: Array, x: Array, weight: Array) -> Array:
-        flat = grad.reshape(*grad.shape[:2], -1)
-        per_row = np.matmul(flat, self._columns(x).swapaxes(1, 2))
-        total: Array = per_row.sum(axis=0).reshape(weight.shape)
-        return total
-
-    def _columns(self, x: Array) -> Array:
-        """(rows, channels * kernel elements, positions)."""
-        padded = np.pad(x, ((0, 0), (0, 0), *((size // 2, size // 2) for size in self.kernel_size)))
-        views = windows(padded, self.kernel_size, (1,) * self.dims)
-        return views.reshape(len(x), x.shape[1] * int(np.prod(self.kernel_size)), -1)
+        return convolve_grad_weight(x, grad, self.window, 1).reshape(weight.shape)
