@@ -56,6 +56,9 @@ from compute.nn.batch_norm import (
     BatchNorm2d,
     BatchNorm3d,
 )
+from compute.nn.cell import (
+    Cell,
+)
 from compute.nn.container import (
     Bottle,
     Concat,
@@ -70,6 +73,9 @@ from compute.nn.conv import (
     Conv1d,
     Conv2d,
     Conv3d,
+)
+from compute.nn.conv_lstm import (
+    ConvLSTMCell,
 )
 from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.criterion import (
@@ -96,6 +102,15 @@ from compute.nn.dropout import (
 from compute.nn.elementwise import (
     Elementwise,
 )
+from compute.nn.embedding import (
+    Embedding,
+    EmbeddingBag,
+)
+from compute.nn.gated_cell import (
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+)
 from compute.nn.highway import (
     Highway,
 )
@@ -121,6 +136,9 @@ from compute.nn.local_response_norm import (
 from compute.nn.module import (
     Module,
     Parameter,
+)
+from compute.nn.multi_cell import (
+    MultiRNNCell,
 )
 from compute.nn.padding import (
     CircularPad1d,
@@ -160,6 +178,11 @@ from compute.nn.product import (
     CrossProduct,
     DotProduct,
 )
+from compute.nn.recurrent import (
+    BiRecurrent,
+    Recurrent,
+    RecurrentDecoder,
+)
 from compute.nn.reduction import (
     Max,
     Mean,
@@ -182,6 +205,11 @@ from compute.nn.reshape import (
     Unflatten,
     Unsqueeze,
     View,
+)
+from compute.nn.rnn import (
+    GRU,
+    LSTM,
+    RNN,
 )
 from compute.nn.selection import (
     Expand,
@@ -251,11 +279,14 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
     "L1",
     "L1L2",
     "L2",
+    "LSTM",
     "MM",
     "MV",
+    "RNN",
     "SELU",
     "Abs",
     "ActivityRegularization",
@@ -273,6 +304,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BiRecurrent",
     "BifurcateSplitTable",
     "Bilinear",
     "BinaryThreshold",
@@ -286,6 +318,7 @@ __all__ = [
     "CMul",
     "CMulTable",
     "CSubTable",
+    "Cell",
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
@@ -300,6 +333,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvLSTMCell",
     "Cosine",
     "CosineSimilarity",
     "Criterion",
@@ -311,12 +345,15 @@ __all__ = [
     "DotProduct",
     "Dropout",
     "Elementwise",
+    "Embedding",
+    "EmbeddingBag",
     "Euclidean",
     "Exp",
     "Expand",
     "Flatten",
     "FlattenTable",
     "Flip",
+    "GRUCell",
     "GaussianDropout",
     "GaussianNoise",
     "GaussianSampler",
@@ -339,6 +376,7 @@ __all__ = [
     "Input",
     "JoinTable",
     "L1Penalty",
+    "LSTMCell",
     "Layer",
     "LayerContext",
     "LeakyReLU",
@@ -361,6 +399,7 @@ __all__ = [
     "Module",
     "Mul",
     "MulConstant",
+    "MultiRNNCell",
     "NLLLoss",
     "Narrow",
     "NarrowTable",
@@ -373,10 +412,13 @@ __all__ = [
     "Parameter",
     "Permute",
     "Power",
+    "RNNCell",
     "RReLU",
     "ReLU",
     "ReLU6",
     "Reciprocal",
+    "Recurrent",
+    "RecurrentDecoder",
     "ReflectionPad1d",
     "ReflectionPad2d",
     "ReflectionPad3d",
