@@ -12,11 +12,9 @@ from compute.nn.activation import (
     Hardswish,
     Hardtanh,
     LeakyReLU,
-    LogSoftmax,
     ReLU,
     ReLU6,
     Softshrink,
-    Tanh,
     Threshold,
 )
 from compute.nn.adaptive_pooling import (
@@ -249,7 +247,6 @@ from compute.nn.sparse import (
 )
 from compute.nn.table import (
     BifurcateSplitTable,
-    CAddTable,
     FlattenTable,
     JoinTable,
     NarrowTable,
