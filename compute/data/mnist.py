@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.data import idx
-from compute.data.dataset import Dataset, Labels, Source
+from compute.data.dataset import Dataset
+from compute.data.source import Indices, Source
 from compute.errors import InputError
 
 CLASSES = 10
@@ -23,7 +24,7 @@ class MnistSource(Source):
         # The working directory of a worker is another one than the script's.
         self.folder = os.path.abspath(os.path.expanduser(folder))
         self.train = train
-        self._loaded: tuple[NDArray[np.uint8], Labels] | None = None
+        self._loaded: tuple[NDArray[np.uint8], Indices] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
@@ -44,7 +45,7 @@ class MnistSource(Source):
     def classes(self) -> int:
         return CLASSES
 
-    def read(self, indices: Labels) -> tuple[NDArray[np.uint8], Labels]:
+    def read(self, indices: Indices) -> tuple[NDArray[np.uint8], Indices]:
         if self._loaded is None:
             self._loaded = self._load()
         images, labels = self._loaded
@@ -55,7 +56,7 @@ class MnistSource(Source):
         images, labels = self._path("images"), self._path("labels")
         self._check_labels(idx.check(images, idx.IMAGES_MAGIC).shape[0], idx.read(labels, idx.LABELS_MAGIC))
 
-    def _load(self) -> tuple[NDArray[np.uint8], Labels]:
+    def _load(self) -> tuple[NDArray[np.uint8], Indices]:
         images = idx.read(self._path("images"), idx.IMAGES_MAGIC)
         labels = idx.read(self._path("labels"), idx.LABELS_MAGIC)
         self._check_labels(len(images), labels)
