@@ -16,7 +16,7 @@ from compute.nn.layer import Array, Arrayed, Layer, LayerContext
 from compute.nn.linear import Linear
 from compute.nn.module import Activity, Builder, Module, positive
 from compute.nn.recurrence import check_lengths
-from compute.nn.table_arithmetic import unbroadcast
+from compute.nn.broadcast import unbroadcast
 from compute.spec import Arrays, Specs, TensorSpec
 
 NEVER = np.float32(-np.inf)
