@@ -14,7 +14,6 @@ from compute.nn.criterion import ClassCriterion, Criterion
 from compute.nn.module import Module
 from compute.optim.optimizer import Optimizer
 from compute.program import check_engine
-from compute.spec import TensorSpec
 from compute.trigger import Trigger
 
 
@@ -114,14 +113,15 @@ class TrainingSpec:
             self.validation.dataset.check()
             self._check_shapes(self.validation.dataset, "validation dataset")
         if self.weights:
-            load_parameters(self.weights, self.model, self.dataset.sample_shape)
+            load_parameters(self.weights, self.model, self.dataset.input_specs)
 
     def _check_shapes(self, dataset: Dataset, what: str) -> None:
         try:
-            graph = build_graph(self.model, dataset.sample_shape)
+            graph = build_graph(self.model, dataset.input_specs)
         except InputError as error:
-            raise InputError(f"model and {what} (samples of {dataset.sample_shape}) do not fit: {error}") from None
-        outputs, targets = graph.output_specs, (TensorSpec((), "int64"),)
+            samples = " and ".join(str(spec) for spec in dataset.input_specs)
+            raise InputError(f"model and {what} (samples of {samples}) do not fit: {error}") from None
+        outputs, targets = graph.output_specs, dataset.target_specs
         if not self.inference:
             self.criterion.check(outputs, targets)
         if self.validation is not None and dataset is self.validation.dataset:

@@ -231,7 +231,7 @@ class BookKeeper:
             ],
             layout=[
                 {"name": info.name, "shape": list(info.shape), "offset": info.offset}
-                for info in compute.parameter_layout(job.spec.model, job.input_shape)
+                for info in compute.parameter_layout(job.spec.model, job.input_specs)
             ],
         )
         try:
