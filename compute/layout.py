@@ -17,11 +17,28 @@ from compute.philox import Stream
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """A parameter's name (layer.parameter), its shape and its offset in elements."""
+    """A parameter of the flat vector.
+
+    Attributes:
+        name: layer.parameter.
+        shape: its shape.
+        offset: of its first element in the flat vector.
+        kind: "weight", or "statistic" for what is averaged over steps and not trained.
+        momentum: of a statistic: running = (1 - momentum) * running + momentum * mean of the step.
+        frozen: a weight that no update touches.
+        learning_rate_scale: factor of a weight's learning rate.
+        l1, l2: a weight's regularizers: its gradient is increased by l1 * sign(weight) + l2 * weight.
+    """
 
     name: str
     shape: Shape
     offset: int
+    kind: str = "weight"
+    momentum: float = 0.1
+    frozen: bool = False
+    learning_rate_scale: float = 1.0
+    l1: float = 0.0
+    l2: float = 0.0
 
 
 def parameter_layout(model: Module, input_shape: Shape) -> list[ParameterInfo]:

@@ -28,7 +28,7 @@ class Trigger(ABC):
         """`a | b` fires when one of them does."""
         return or_(self, other)
 
-    def check(self, metrics: Sequence[str]) -> None:
+    def check(self, metrics: Sequence[str]) -> None:  # noqa: B027 - most have nothing to check
         """Raises InputError if the trigger needs a metric that the validation (of these metrics) does not give."""
 
 

@@ -23,7 +23,8 @@ from compute.data.dataset import Dataset
 from compute.nn.criterion import Criterion
 from compute.nn.module import Module
 from compute.optim.metrics import Metric
-from compute.optim.optimizer import Optimizer
+from compute.optim.clipping import Clip
+from compute.optim.groups import Optimizers
 from compute.trigger import Trigger
 from scheduler import context, shipping, signals
 from scheduler.cluster import EmbeddedCluster
@@ -49,12 +50,13 @@ class TrainingJob:
         model: the network.
         criterion: the loss.
         dataset: what it learns from.
-        optimizer: how it learns.
+        optimizer: how it learns; one optimizer, or a mapping from name prefixes of layers to optimizers ("": the rest).
         batch_size: samples per step.
         end_when: trigger that ends the training.
         micro_batches: parts of a step, a power of two; they fix the order of additions, whoever computes them.
         seed: of initial parameters, the order of samples, and random layers.
         engine: "onednn", "mkl" or "numpy".
+        clip: optim.ClipValue(low, high) or optim.ClipNorm(max_norm); None for no gradient clipping.
     """
 
     def __init__(
@@ -62,12 +64,13 @@ class TrainingJob:
         model: Module,
         criterion: Criterion,
         dataset: Dataset,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         batch_size: int,
         end_when: Trigger,
         micro_batches: int = 8,
         seed: int = 1,
         engine: str = "onednn",
+        clip: Clip | None = None,
     ) -> None:
         self._spec = TrainingSpec(
             model=model,
@@ -79,6 +82,7 @@ class TrainingJob:
             micro_batches=micro_batches,
             seed=seed,
             engine=engine,
+            clip=clip,
         )
         self._checkpoint_url = ""
         self._summary_directory: Path | None = None

@@ -48,7 +48,7 @@ class EpochDecayWithWarmUp(Schedule):
 
 @dataclass(frozen=True)
 class Regime:
-    """Hyper-parameters (learning_rate, weight_decay, momentum ...) of the epochs start_epoch to end_epoch, inclusive."""
+    """Hyper-parameters (learning_rate, weight_decay, momentum ...) of epochs start_epoch to end_epoch, both included."""
 
     start_epoch: int
     end_epoch: int
@@ -64,7 +64,7 @@ class Regime:
 
 
 class EpochSchedule(Schedule):
-    """Swaps hyper-parameters per range of epochs. What a regime has set stays until another one sets it, as in BigDL."""
+    """Swaps hyper-parameters per range of epochs. What a regime has set stays until another sets it, as in BigDL."""
 
     def __init__(self, regimes: Sequence[Regime]) -> None:
         self.regimes = list(regimes)

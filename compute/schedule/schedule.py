@@ -56,7 +56,7 @@ class Schedule(ABC):
         """The learning rate of a step, given what was learnt before it."""
         return self.rate(learning_rate, step, epoch)
 
-    def check(self, metrics: Sequence[str]) -> None:
+    def check(self, metrics: Sequence[str]) -> None:  # noqa: B027 - most have nothing to check
         """Raises InputError if the schedule needs a metric that the validation (of these metrics) does not give."""
 
 
