@@ -11,9 +11,9 @@ from compute.graph import build_graph
 from compute.layout import parameter_layout
 from compute.nn.criterion import Criterion, NLLLoss
 from compute.nn.module import Module
-from compute.optim.metrics import Metric
 from compute.optim.clipping import Clip
 from compute.optim.groups import Optimizers, by_prefix
+from compute.optim.metrics import Metric
 from compute.optim.update import ParameterUpdate
 from compute.program import check_engine
 from compute.trigger import Trigger

@@ -22,9 +22,9 @@ from compute import InputError, TrainingSpec, Validation
 from compute.data.dataset import Dataset
 from compute.nn.criterion import Criterion
 from compute.nn.module import Module
-from compute.optim.metrics import Metric
 from compute.optim.clipping import Clip
 from compute.optim.groups import Optimizers
+from compute.optim.metrics import Metric
 from compute.trigger import Trigger
 from scheduler import context, shipping, signals
 from scheduler.cluster import EmbeddedCluster

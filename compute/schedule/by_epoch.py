@@ -48,7 +48,7 @@ class EpochDecayWithWarmUp(Schedule):
 
 @dataclass(frozen=True)
 class Regime:
-    """Hyper-parameters (learning_rate, weight_decay, momentum ...) of epochs start_epoch to end_epoch, both included."""
+    """Hyper-parameters (learning_rate, momentum ...) of the epochs start_epoch to end_epoch, both included."""
 
     start_epoch: int
     end_epoch: int
