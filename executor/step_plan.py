@@ -85,8 +85,8 @@ def lease_nodes(leaves: int, level: int) -> list[Node]:
 def slice_bounds(parameters: int, servers: int, index: int) -> tuple[int, int]:
     """Range [begin, end) of the flat vector that server `index` of `servers` holds.
 
-    Bounds are multiples of compute.optim.sum_block, the pieces that sums over the whole vector are made of; sizes differ
-    by one such block at the most.
+    Bounds are multiples of compute.optim.sum_block, of which sums over the whole vector are made; sizes differ by one
+    such block at the most.
     """
     block = sum_block(parameters)
     blocks = -(-parameters // block)

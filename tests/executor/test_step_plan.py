@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.reduction_tree import root_level
 from compute.optim import sum_block
+from executor.reduction_tree import root_level
 from executor.step_plan import StepPlan, index_hashes, lease_level, lease_nodes, slice_bounds
 
 plans = st.builds(
