@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import compute
-from compute import InputError, TrainingSpec
+from compute import InputError, ParameterInfo, TrainingSpec
+from compute.optim import LearningRates
+from compute.optim.groups import by_prefix
 from compute.spec import Specs
 from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
@@ -44,7 +46,22 @@ class LoadedJob:
     @cached_property
     def parameters(self) -> int:
         """Elements of the flat parameter vector."""
-        return sum(int(np.prod(info.shape)) for info in compute.parameter_layout(self.spec.model, self.input_specs))
+        return sum(int(np.prod(info.shape)) for info in self.layout)
+
+    @cached_property
+    def layout(self) -> list[ParameterInfo]:
+        """The parameters in the order of the flat vector."""
+        return compute.parameter_layout(self.spec.model, self.input_specs)
+
+    @property
+    def optimizer_kinds(self) -> dict[str, str]:
+        """Kind of each optimizer, by name prefix."""
+        return {prefix: optimizer.kind for prefix, optimizer in by_prefix(self.spec.optimizer).items()}
+
+    @property
+    def told_rates(self) -> bool:
+        """Whether servers wait for the lease book to say the learning rates of a step."""
+        return LearningRates(self.spec.optimizer).feeds_back
 
     @property
     def training_constants(self) -> dict[str, int]:
