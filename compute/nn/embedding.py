@@ -175,10 +175,8 @@ class EmbeddingBag(Layer):
         """(n, 1)."""
         if self.mode == "sum":
             return np.ones((len(weights), 1), dtype=np.float32)
-        if self.mode == "mean":
-            return weights.sum(axis=1, keepdims=True)
-        divisor: Array = np.sqrt(np.square(weights).sum(axis=1, keepdims=True))
-        return divisor
+        divisor: Array = (weights if self.mode == "mean" else np.square(weights)).sum(axis=1, keepdims=True)
+        return divisor if self.mode == "mean" else np.sqrt(divisor)
 
     def backward_many(
         self,
