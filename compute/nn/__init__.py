@@ -1,6 +1,6 @@
 """Layers, containers and criterions. Names and semantics are today's standard ones (PyTorch's); labels count from 0."""
 
-from compute.nn import init
+from compute.nn import criterion, init
 from compute.nn.activation import LogSoftmax, ReLU, Tanh
 from compute.nn.adaptive_pooling import (
     AdaptiveAvgPool1d,
@@ -28,7 +28,6 @@ from compute.nn.container import (
     TimeDistributed,
 )
 from compute.nn.conv import Conv1d, Conv2d, Conv3d
-from compute.nn.criterion import Criterion, NLLLoss
 from compute.nn.cropping import Cropping1d, Cropping2d, Cropping3d
 from compute.nn.dropout import Dropout, GaussianDropout, GaussianNoise
 from compute.nn.layer import CustomLayer, Layer, LayerContext, UnaryLayer
@@ -90,7 +89,6 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
-    "Criterion",
     "Cropping1d",
     "Cropping2d",
     "Cropping3d",
@@ -118,7 +116,6 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
     "Module",
-    "NLLLoss",
     "Padding",
     "ParallelTable",
     "Parameter",
@@ -142,3 +139,4 @@ __all__ = [
     "ZeroPad3d",
     "init",
 ]
+__all__ += criterion.__all__

@@ -9,11 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.described import Described
 from compute.errors import InputError
 from compute.philox import Stream
 
 
-class Initializer(ABC):
+class Initializer(Described, ABC):
     """Base of all initializers; subclass it for one of your own."""
 
     @abstractmethod
