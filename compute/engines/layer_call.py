@@ -50,7 +50,10 @@ class LayerCall:
     def forward(self, inputs: Arrays) -> Arrays:
         """The layer's outputs."""
         self._context.saved = {}
-        outputs = self.node.layer.forward_many(inputs, self._parameters, self._context)
+        try:
+            outputs = self.node.layer.forward_many(inputs, self._parameters, self._context)
+        except InputError as error:  # of the values, such as an id that is out of range
+            raise InputError(f"layer {self.node.name} ({self.node.layer.kind}): {error}") from None
         outputs = tuple(
             self._checked(value, shape, spec.dtype, "forward")
             for value, shape, spec in zip(outputs, self._shapes, self.node.output_specs, strict=True)
