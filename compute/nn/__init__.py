@@ -1,6 +1,9 @@
 """Layers, containers and criterions. Names and semantics are today's standard ones (PyTorch's); labels count from 0."""
 
-from compute.nn import criterion, init
+from compute.nn import (
+    criterion,
+    init,
+)
 from compute.nn.activation import (
     BinaryThreshold,
     Clamp,
@@ -46,8 +49,14 @@ from compute.nn.arithmetic import (
     Sqrt,
     Square,
 )
-from compute.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from compute.nn.cell import Cell
+from compute.nn.batch_norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+)
+from compute.nn.cell import (
+    Cell,
+)
 from compute.nn.container import (
     Bottle,
     Concat,
@@ -58,22 +67,77 @@ from compute.nn.container import (
     Sequential,
     TimeDistributed,
 )
-from compute.nn.conv import Conv1d, Conv2d, Conv3d
-from compute.nn.conv_lstm import ConvLSTMCell
+from compute.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+)
+from compute.nn.conv_lstm import (
+    ConvLSTMCell,
+)
 from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
-from compute.nn.cropping import Cropping1d, Cropping2d, Cropping3d
-from compute.nn.distance import Cosine, CosineSimilarity, Euclidean, PairwiseDistance
-from compute.nn.dropout import Dropout, GaussianDropout, GaussianNoise, GaussianSampler
-from compute.nn.elementwise import Elementwise
-from compute.nn.embedding import Embedding, EmbeddingBag
-from compute.nn.gated_cell import GRUCell, LSTMCell, RNNCell
-from compute.nn.highway import Highway
-from compute.nn.layer import CustomLayer, Layer, LayerContext, UnaryLayer
-from compute.nn.learnt_activation import Maxout, PReLU, RReLU, SReLU
-from compute.nn.linear import Linear
-from compute.nn.local_response_norm import LocalResponseNorm, WithinChannelLRN
-from compute.nn.module import Module, Parameter
-from compute.nn.multi_cell import MultiRNNCell
+from compute.nn.criterion import (
+    Criterion,
+    NLLLoss,
+)
+from compute.nn.cropping import (
+    Cropping1d,
+    Cropping2d,
+    Cropping3d,
+)
+from compute.nn.distance import (
+    Cosine,
+    CosineSimilarity,
+    Euclidean,
+    PairwiseDistance,
+)
+from compute.nn.dropout import (
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    GaussianSampler,
+)
+from compute.nn.elementwise import (
+    Elementwise,
+)
+from compute.nn.embedding import (
+    Embedding,
+    EmbeddingBag,
+)
+from compute.nn.gated_cell import (
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+)
+from compute.nn.highway import (
+    Highway,
+)
+from compute.nn.layer import (
+    CustomLayer,
+    Layer,
+    LayerContext,
+    UnaryLayer,
+)
+from compute.nn.learnt_activation import (
+    Maxout,
+    PReLU,
+    RReLU,
+    SReLU,
+)
+from compute.nn.linear import (
+    Linear,
+)
+from compute.nn.local_response_norm import (
+    LocalResponseNorm,
+    WithinChannelLRN,
+)
+from compute.nn.module import (
+    Module,
+    Parameter,
+)
+from compute.nn.multi_cell import (
+    MultiRNNCell,
+)
 from compute.nn.padding import (
     CircularPad1d,
     CircularPad2d,
@@ -92,14 +156,59 @@ from compute.nn.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
-from compute.nn.penalty import ActivityRegularization, GradientReversal, L1Penalty
-from compute.nn.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
-from compute.nn.product import MM, MV, Bilinear, CrossProduct, DotProduct
-from compute.nn.recurrent import BiRecurrent, Recurrent, RecurrentDecoder
-from compute.nn.reduction import Max, Mean, Min, Sum
-from compute.nn.regularizer import L1, L1L2, L2, Regularizer
-from compute.nn.reshape import Contiguous, Flatten, Identity, InferReshape, Reshape, Squeeze, Unflatten, Unsqueeze, View
-from compute.nn.rnn import GRU, LSTM, RNN
+from compute.nn.penalty import (
+    ActivityRegularization,
+    GradientReversal,
+    L1Penalty,
+)
+from compute.nn.pooling import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
+from compute.nn.product import (
+    MM,
+    MV,
+    Bilinear,
+    CrossProduct,
+    DotProduct,
+)
+from compute.nn.recurrent import (
+    BiRecurrent,
+    Recurrent,
+    RecurrentDecoder,
+)
+from compute.nn.reduction import (
+    Max,
+    Mean,
+    Min,
+    Sum,
+)
+from compute.nn.regularizer import (
+    L1,
+    L1L2,
+    L2,
+    Regularizer,
+)
+from compute.nn.reshape import (
+    Contiguous,
+    Flatten,
+    Identity,
+    InferReshape,
+    Reshape,
+    Squeeze,
+    Unflatten,
+    Unsqueeze,
+    View,
+)
+from compute.nn.rnn import (
+    GRU,
+    LSTM,
+    RNN,
+)
 from compute.nn.selection import (
     Expand,
     Flip,
@@ -113,10 +222,38 @@ from compute.nn.selection import (
     Tile,
     Transpose,
 )
-from compute.nn.smooth import ELU, GELU, SELU, LogSigmoid, Mish, Sigmoid, SiLU, Softplus, Softsign, Tanh, Tanhshrink
-from compute.nn.softmax import GLU, LogSoftmax, Softmax, Softmin
-from compute.nn.sparse import SparseJoinTable, SparseLinear
-from compute.nn.table import BifurcateSplitTable, FlattenTable, JoinTable, NarrowTable, Pack, SelectTable, SplitTable
+from compute.nn.smooth import (
+    ELU,
+    GELU,
+    SELU,
+    LogSigmoid,
+    Mish,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Softsign,
+    Tanh,
+    Tanhshrink,
+)
+from compute.nn.softmax import (
+    GLU,
+    LogSoftmax,
+    Softmax,
+    Softmin,
+)
+from compute.nn.sparse import (
+    SparseJoinTable,
+    SparseLinear,
+)
+from compute.nn.table import (
+    BifurcateSplitTable,
+    FlattenTable,
+    JoinTable,
+    NarrowTable,
+    Pack,
+    SelectTable,
+    SplitTable,
+)
 from compute.nn.table_arithmetic import (
     CAddTable,
     CAveTable,
@@ -127,8 +264,13 @@ from compute.nn.table_arithmetic import (
     CSubTable,
     MixtureTable,
 )
-from compute.nn.wiring import Graph, Input
-from compute.spec import Shape
+from compute.nn.wiring import (
+    Graph,
+    Input,
+)
+from compute.spec import (
+    Shape,
+)
 
 __all__ = [
     "ELU",
@@ -191,6 +333,7 @@ __all__ = [
     "ConvLSTMCell",
     "Cosine",
     "CosineSimilarity",
+    "Criterion",
     "Cropping1d",
     "Cropping2d",
     "Cropping3d",
@@ -254,6 +397,7 @@ __all__ = [
     "Mul",
     "MulConstant",
     "MultiRNNCell",
+    "NLLLoss",
     "Narrow",
     "NarrowTable",
     "Negative",
