@@ -109,6 +109,12 @@ from compute.nn.gated_cell import (
     LSTMCell,
     RNNCell,
 )
+from compute.nn.group_norm import (
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+)
 from compute.nn.highway import (
     Highway,
 )
@@ -117,6 +123,10 @@ from compute.nn.layer import (
     Layer,
     LayerContext,
     UnaryLayer,
+)
+from compute.nn.layer_norm import (
+    LayerNorm,
+    RMSNorm,
 )
 from compute.nn.learnt_activation import (
     Maxout,
@@ -362,6 +372,7 @@ __all__ = [
     "GlobalMaxPool3d",
     "GradientReversal",
     "Graph",
+    "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
@@ -371,11 +382,15 @@ __all__ = [
     "Index",
     "InferReshape",
     "Input",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "JoinTable",
     "L1Penalty",
     "LSTMCell",
     "Layer",
     "LayerContext",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
@@ -409,6 +424,7 @@ __all__ = [
     "Parameter",
     "Permute",
     "Power",
+    "RMSNorm",
     "RNNCell",
     "RReLU",
     "ReLU",
