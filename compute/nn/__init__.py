@@ -57,6 +57,9 @@ from compute.nn.batch_norm import (
 from compute.nn.cell import (
     Cell,
 )
+from compute.nn.channels_last import (
+    ChannelsLast,
+)
 from compute.nn.container import (
     Bottle,
     Concat,
@@ -74,6 +77,14 @@ from compute.nn.conv import (
 )
 from compute.nn.conv_lstm import (
     ConvLSTMCell,
+)
+from compute.nn.conv_map import (
+    SpatialConvolutionMap,
+)
+from compute.nn.conv_transpose import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
 )
 from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.criterion import (
@@ -140,6 +151,10 @@ from compute.nn.linear import (
 from compute.nn.local_response_norm import (
     LocalResponseNorm,
     WithinChannelLRN,
+)
+from compute.nn.locally_connected import (
+    LocallyConnected1d,
+    LocallyConnected2d,
 )
 from compute.nn.module import (
     Module,
@@ -232,6 +247,9 @@ from compute.nn.selection import (
     Tile,
     Transpose,
 )
+from compute.nn.separable_conv import (
+    SeparableConv2d,
+)
 from compute.nn.smooth import (
     ELU,
     GELU,
@@ -255,6 +273,11 @@ from compute.nn.sparse import (
     SparseJoinTable,
     SparseLinear,
 )
+from compute.nn.spatial_dropout import (
+    SpatialDropout1d,
+    SpatialDropout2d,
+    SpatialDropout3d,
+)
 from compute.nn.table import (
     BifurcateSplitTable,
     FlattenTable,
@@ -273,6 +296,13 @@ from compute.nn.table_arithmetic import (
     CMulTable,
     CSubTable,
     MixtureTable,
+)
+from compute.nn.upsampling import (
+    PixelShuffle,
+    ResizeBilinear,
+    UpSampling1d,
+    UpSampling2d,
+    UpSampling3d,
 )
 from compute.nn.wiring import (
     Graph,
@@ -326,6 +356,7 @@ __all__ = [
     "CMulTable",
     "CSubTable",
     "Cell",
+    "ChannelsLast",
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
@@ -341,6 +372,9 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "ConvLSTMCell",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Cosine",
     "CosineSimilarity",
     "Criterion",
@@ -394,6 +428,8 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
     "Log",
     "LogSigmoid",
     "LogSoftmax",
@@ -423,6 +459,7 @@ __all__ = [
     "ParallelTable",
     "Parameter",
     "Permute",
+    "PixelShuffle",
     "Power",
     "RMSNorm",
     "RNNCell",
@@ -441,11 +478,13 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Reshape",
+    "ResizeBilinear",
     "Reverse",
     "SReLU",
     "Scale",
     "Select",
     "SelectTable",
+    "SeparableConv2d",
     "Sequential",
     "Shape",
     "SiLU",
@@ -458,6 +497,10 @@ __all__ = [
     "Softsign",
     "SparseJoinTable",
     "SparseLinear",
+    "SpatialConvolutionMap",
+    "SpatialDropout1d",
+    "SpatialDropout2d",
+    "SpatialDropout3d",
     "SplitTable",
     "Sqrt",
     "Square",
@@ -472,6 +515,9 @@ __all__ = [
     "UnaryLayer",
     "Unflatten",
     "Unsqueeze",
+    "UpSampling1d",
+    "UpSampling2d",
+    "UpSampling3d",
     "View",
     "WithinChannelLRN",
     "ZeroPad1d",
