@@ -70,6 +70,11 @@ from compute.nn.container import (
     Sequential,
     TimeDistributed,
 )
+from compute.nn.contrastive_norm import (
+    SpatialContrastiveNormalization,
+    SpatialDivisiveNormalization,
+    SpatialSubtractiveNormalization,
+)
 from compute.nn.conv import (
     Conv1d,
     Conv2d,
@@ -156,12 +161,21 @@ from compute.nn.locally_connected import (
     LocallyConnected1d,
     LocallyConnected2d,
 )
+from compute.nn.lp_pooling import (
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+)
 from compute.nn.module import (
     Module,
     Parameter,
 )
 from compute.nn.multi_cell import (
     MultiRNNCell,
+)
+from compute.nn.normalize import (
+    Normalize,
+    NormalizeScale,
 )
 from compute.nn.padding import (
     CircularPad1d,
@@ -421,6 +435,9 @@ __all__ = [
     "InstanceNorm3d",
     "JoinTable",
     "L1Penalty",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LSTMCell",
     "Layer",
     "LayerContext",
@@ -452,6 +469,8 @@ __all__ = [
     "Narrow",
     "NarrowTable",
     "Negative",
+    "Normalize",
+    "NormalizeScale",
     "PReLU",
     "Pack",
     "Padding",
@@ -497,10 +516,13 @@ __all__ = [
     "Softsign",
     "SparseJoinTable",
     "SparseLinear",
+    "SpatialContrastiveNormalization",
     "SpatialConvolutionMap",
+    "SpatialDivisiveNormalization",
     "SpatialDropout1d",
     "SpatialDropout2d",
     "SpatialDropout3d",
+    "SpatialSubtractiveNormalization",
     "SplitTable",
     "Sqrt",
     "Square",
