@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compute.errors import InputError
-from compute.nn.broadcast import broadcast_shape, sum_over, unbroadcast
+from compute.nn.broadcast import sum_over, unbroadcast
 from compute.nn.dims import axis_of, check_dim
 from compute.nn.layer import Array, Arrayed, Layer, LayerContext, UnaryLayer
 from compute.nn.module import positive
@@ -173,7 +173,7 @@ class Expand(AnyType):
             raise InputError(f"cannot grow to {self.sizes}")
         padded = (1,) * extra + input_shape
         wanted = tuple(old if new == -1 else new for old, new in zip(padded, self.sizes, strict=True))
-        if broadcast_shape(padded, wanted) != wanted:
+        if any(old not in (1, new) for old, new in zip(padded, wanted, strict=True)):
             raise InputError(f"cannot grow to {self.sizes}: only dimensions of size 1 can")
         return wanted
 
