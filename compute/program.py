@@ -16,7 +16,7 @@ from compute.memory import aligned
 from compute.nn.criterion import Criterion
 from compute.nn.layer import Key
 from compute.nn.module import Module
-from compute.spec import Arrays, Shape, Specs, SpecsLike, TensorSpec, as_arrays
+from compute.spec import DTYPES, Arrays, Shape, Specs, SpecsLike, TensorSpec, as_arrays, as_specs
 
 Array = NDArray[np.float32]
 
@@ -74,20 +74,40 @@ class Program:
     """
 
     def __init__(
-        self, model: Module, graph: Graph, criterion: Criterion, engine: str, threads: int, precision: str
+        self,
+        model: Module,
+        graph: Graph,
+        criterion: Criterion | None,
+        engine: str,
+        threads: int,
+        precision: str,
+        parameters: Array | None = None,
     ) -> None:
         self.graph = graph
-        self.criterion = criterion
+        self._criterion = criterion
         self.input_specs = graph.input_specs
         self.output_specs = graph.output_specs
         self.precision = precision
-        self.parameters: Array = aligned((graph.size,))
+        self.parameters: Array = aligned((graph.size,)) if parameters is None else parameters
         self.gradients: Array = aligned((graph.size,))
         self._model = model
         self._graphs: dict[tuple[Shape, ...], Graph] = {tuple(spec.shape for spec in graph.input_specs): graph}
+        self._settings = (engine, threads)
         make: Any = import_module(ENGINES[engine]).make
         self._engine: Engine = make(self, threads)
+        self._known_targets: set[tuple[Specs, tuple[tuple[str, Shape], ...]]] = set()
         self._plans: OrderedDict[tuple[tuple[Shape, ...], bool], Plan] = OrderedDict()
+
+    @property
+    def criterion(self) -> Criterion:
+        """The criterion. Raises InputError if there is none, and so nothing to train for."""
+        if self._criterion is None:
+            raise InputError("the network was compiled without a criterion, so it can only predict")
+        return self._criterion
+
+    def replica(self) -> Program:
+        """Another program for the same network on the same `parameters`, for another thread."""
+        return Program(self._model, self.graph, self._criterion, *self._settings, self.precision, self.parameters)
 
     def parameters_changed(self) -> None:
         """Says that `parameters` holds new values."""
@@ -121,6 +141,7 @@ class Program:
             if item.ndim == 0 or len(item) != rows:
                 raise InputError(f"there are {rows} samples, but a target of shape {item.shape}")
         plan = self._plan(inputs, True)
+        self._check_targets(inputs, targets)
         plan.forward(inputs, key, True, scale * rows)
         return plan.backward(targets, scale)
 
@@ -132,6 +153,16 @@ class Program:
         inputs = self._checked(x)
         outputs = self._plan(inputs, False).forward(inputs, (0, 0, 0), False, 1.0)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _check_targets(self, inputs: Arrays, targets: Arrays) -> None:
+        """Asks the criterion about every new kind of targets once."""
+        outputs = self._graph(inputs).output_specs
+        kind = (outputs, tuple((str(item.dtype), item.shape[1:]) for item in targets))
+        if kind not in self._known_targets:
+            if not all(dtype in DTYPES for dtype, _ in kind[1]):
+                raise InputError(f"targets must be of {' or '.join(DTYPES)}, got {_shown(targets)}")
+            self.criterion.check(outputs, tuple(TensorSpec(shape, dtype) for dtype, shape in kind[1]))
+            self._known_targets.add(kind)
 
     def _checked(self, x: NDArray[Any] | Arrays) -> Arrays:
         arrays = as_arrays(x)
@@ -159,13 +190,12 @@ class Program:
         """The graph for samples of these shapes, which may differ from those that the model was compiled for."""
         shapes = tuple(array.shape[1:] for array in inputs)
         if shapes not in self._graphs:
-            wanted = f"the network was compiled for {_batches(self.input_specs)}, got {_shown(inputs)}"
+            wanted = f"the network takes {_batches(self.input_specs)}, got {_shown(inputs)}"
             specs = tuple(
                 TensorSpec(shape, spec.dtype) for shape, spec in zip(shapes, self.input_specs, strict=True)
             )
             try:
                 graph = build_graph(self._model, specs)
-                self.criterion.check(graph.output_specs, ())
             except InputError as error:
                 raise InputError(f"{wanted}: {error}") from None
             if [(p.name, p.spec.shape) for p in graph.parameters] != [
@@ -178,19 +208,22 @@ class Program:
 
 def compile(
     model: Module,
-    criterion: Criterion,
+    criterion: Criterion | None,
     inputs: SpecsLike,
     engine: str = "onednn",
     threads: int = 1,
     precision: str = "fp32",
+    targets: SpecsLike | None = None,
 ) -> Program:
     """Plans a model for samples of these shapes and types on an engine; its parameters start as zeros.
 
     Args:
+        criterion: what training makes small; None for a network that only predicts.
         inputs: a shape (one float32 tensor), a TensorSpec or several.
         engine: "onednn", "mkl" or "numpy".
         threads: threads the engine may use; results are bit-identical for equal engine, threads and instruction set.
         precision: "fp32", or "bf16" (engine onednn): kernels take and give bfloat16 and add up in float32.
+        targets: of one sample, to have the criterion checked at once and not with the first batch.
 
     Raises:
         InputError: shapes do not fit, the engine is unknown or its libraries cannot be loaded.
@@ -198,10 +231,11 @@ def compile(
     check_engine(engine, precision)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads must be a whole number of at least 1, got {threads!r}")
-    if not isinstance(criterion, Criterion):
+    if criterion is not None and not isinstance(criterion, Criterion):
         raise InputError(f"the criterion must be an nn.Criterion such as nn.NLLLoss(), got {criterion!r}")
     graph = build_graph(model, inputs)
-    criterion.check(graph.output_specs, ())
+    if criterion is not None and targets is not None:
+        criterion.check(graph.output_specs, as_specs(targets))
     return Program(model, graph, criterion, engine, threads, precision)
 
 

@@ -56,7 +56,13 @@ class LoadedJob:
         }
 
     def initial_parameters(self) -> NDArray[np.float32]:
-        """float32 (parameters,): version 0."""
+        """float32 (parameters,): version 0.
+
+        Raises:
+            InputError: the saved model to begin with cannot be read here, or is of another network.
+        """
+        if self.spec.weights:
+            return compute.load_parameters(self.spec.weights, self.spec.model, self.input_shape)
         return compute.initial_parameters(self.spec.model, self.input_shape, self.spec.seed)
 
     def epoch_digest(self) -> int:

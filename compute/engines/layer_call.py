@@ -11,30 +11,38 @@ from numpy.typing import NDArray
 from compute.errors import InputError
 from compute.graph import Graph, Node
 from compute.nn.layer import Array, Arrayed, LayerContext, Pass
-from compute.program import Program
 from compute.spec import Arrays, Shape
 
 
 class LayerCall:
     """One node's layer for one batch size.
 
-    Gradients of parameters are added to the program's flat vector: zero it before.
+    Args:
+        current: the pass that the plan is in.
+        needed: for each value of the graph, whether its gradient is needed.
+        parameters, gradients: by name; gradients of weights are added to, statistics overwritten.
     """
 
     def __init__(
-        self, node: Node, program: Program, current: Pass, batch: int, graph: Graph, needed: list[bool]
+        self,
+        node: Node,
+        graph: Graph,
+        batch: int,
+        current: Pass,
+        needed: list[bool],
+        parameters: Arrayed,
+        gradients: Arrayed,
     ) -> None:
         self.node = node
         self._shapes: list[Shape] = [graph.values[value].shape(batch) for value in node.outputs]
-        self._parameters = views(node, program.parameters)
+        self._parameters = parameters
         statistics = {p.spec.name for p in node.parameters if p.spec.kind == "statistic"}
-        every = views(node, program.gradients)
-        self._gradients = {name: grad for name, grad in every.items() if name not in statistics}
+        self._gradients = {name: grad for name, grad in gradients.items() if name not in statistics}
         self._context = LayerContext(
             node.index,
             current,
             tuple(needed[source] for source in node.sources),
-            {name: grad for name, grad in every.items() if name in statistics},
+            {name: grad for name, grad in gradients.items() if name in statistics},
         )
         self._inputs: Arrays = ()
         self._outputs: Arrays = ()
@@ -42,13 +50,25 @@ class LayerCall:
     def forward(self, inputs: Arrays) -> Arrays:
         """The layer's outputs."""
         self._context.saved = {}
-        outputs = self.node.layer.forward_many(inputs, self._parameters, self._context)
+        try:
+            outputs = self.node.layer.forward_many(inputs, self._parameters, self._context)
+        except InputError as error:  # of the values, such as an id that is out of range
+            raise InputError(f"layer {self.node.name} ({self.node.layer.kind}): {error}") from None
         outputs = tuple(
             self._checked(value, shape, spec.dtype, "forward")
             for value, shape, spec in zip(outputs, self._shapes, self.node.output_specs, strict=True)
         )
         self._inputs, self._outputs = inputs, outputs
         return outputs
+
+    def set_outputs(self, outputs: Arrays) -> None:
+        """Says where the outputs of the last forward are kept."""
+        self._outputs = outputs
+
+    def clear_gradients(self) -> None:
+        """Zeros the gradients of the weights."""
+        for gradient in self._gradients.values():
+            gradient.fill(0.0)
 
     def backward(self, grads: Mapping[int, Array]) -> tuple[Array | None, ...]:
         """The gradients of the inputs, given those of the outputs by value number (zeros where there is none)."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from compute.engines.blas_threads import limit_numpy_threads
-from compute.engines.layer_call import LayerCall
+from compute.engines.layer_call import LayerCall, views
 from compute.graph import Graph
 from compute.memory import aligned
-from compute.nn.layer import Key, Pass
+from compute.nn.layer import Array, Key, Pass
 from compute.program import Engine, Plan, Program
 from compute.spec import Arrays
 
@@ -20,7 +18,18 @@ class PlainPlan(Plan):
         self._graph, self._program = graph, program
         self._pass = Pass()
         self._needed = graph.needs_gradient()
-        self._calls = [LayerCall(node, program, self._pass, batch, graph, self._needed) for node in graph.nodes]
+        self._calls = [
+            LayerCall(
+                node,
+                graph,
+                batch,
+                self._pass,
+                self._needed,
+                views(node, program.parameters),
+                views(node, program.gradients),
+            )
+            for node in graph.nodes
+        ]
         self._grad_outputs = tuple(aligned(graph.values[value].shape(batch)) for value in graph.outputs)
         self._outputs: Arrays = ()
 
@@ -34,10 +43,8 @@ class PlainPlan(Plan):
         return self._outputs
 
     def backward(self, targets: Arrays, scale: float) -> float:
-        criterion = self._program.criterion
-        loss = criterion.loss(self._outputs, targets)
-        criterion.gradient(self._outputs, targets, scale, self._grad_outputs)
-        grads: dict[int, np.ndarray] = {}
+        loss = self._program.criterion.loss_and_gradient(self._outputs, targets, scale, self._grad_outputs)
+        grads: dict[int, Array] = {}
         for value, grad in zip(self._graph.outputs, self._grad_outputs, strict=True):
             grads[value] = grads[value] + grad if value in grads else grad
         for parameter in self._graph.parameters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 from compute.errors import InputError
 from compute.nn.fold import FoldIn, FoldOut
@@ -35,6 +35,9 @@ class Container(Module):
 
     def children(self) -> Iterator[Module]:
         return iter(self.layers)
+
+    def constructor_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return tuple(self.layers), self._arguments[1]
 
     def _build(self, index: int, builder: Builder, sources: Activity, path: str) -> Activity:
         """Builds the module at `index`, named after itself or its kind and place."""

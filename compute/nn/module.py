@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
+from compute.described import Described
 from compute.errors import InputError
 from compute.nn.init import Initializer
 from compute.nn.regularizer import Regularizer
@@ -48,7 +49,7 @@ class Builder(Protocol):
         """Shape and type of a value."""
 
 
-class Module:
+class Module(Described):
     """A layer or a container of layers.
 
     Args:

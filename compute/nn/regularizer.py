@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from compute.described import Described
 from compute.errors import InputError
 
 
-class Regularizer:
+class Regularizer(Described):
     """l1 * sum |w| + l2 / 2 * sum w^2: adds l1 * sign(w) + l2 * w to the gradient."""
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from compute.described import Described
 from compute.errors import InputError
 from compute.nn.container import join
 from compute.nn.module import Activity, Builder, Module
 
 
-class Wire:
+class Wire(Described):
     """The output of a module in a wired graph; made by nn.Input and by calling modules on other wires."""
 
     def __init__(self, module: Module | None, sources: tuple[Wire, ...]) -> None:
@@ -60,6 +61,11 @@ class Graph(Module):
         for index, wire in enumerate(self.inputs):
             if id(wire) not in reached:
                 raise InputError(f"nn.Graph: input {index} is not connected to any output")
+
+    @property
+    def wires(self) -> tuple[Wire, ...]:
+        """All wires, each behind those it depends on."""
+        return tuple(self._order)
 
     def _sorted(self) -> list[Wire]:
         """Wires, each behind those it depends on."""

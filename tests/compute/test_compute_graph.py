@@ -11,8 +11,13 @@ from compute import InputError, nn
 from compute.graph import build_graph
 
 
-def program_of(model: nn.Module, inputs: compute.spec.SpecsLike) -> compute.Program:
-    program = compute.compile(model, nn.NLLLoss(), inputs, engine="numpy")
+@pytest.fixture(params=["numpy", "mkl", "onednn"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def program_of(model: nn.Module, inputs: compute.spec.SpecsLike, engine: str) -> compute.Program:
+    program = compute.compile(model, nn.NLLLoss(), inputs, engine=engine)
     program.parameters[:] = compute.initial_parameters(model, inputs, 3)
     program.parameters_changed()
     return program
@@ -23,7 +28,7 @@ def parameter(program: compute.Program, name: str) -> torch.Tensor:
     return torch.tensor(program.parameters[found.span].reshape(found.spec.shape), requires_grad=True)
 
 
-def test_shared_layers_branches_and_time_distribution() -> None:
+def test_shared_layers_branches_and_time_distribution(engine: str) -> None:
     """One Linear in two branches of a table, whose sum and join go through a time-distributed layer."""
     shared = nn.Linear(6, 6, name="shared")
     a, b = nn.Input(), nn.Input()
@@ -32,7 +37,7 @@ def test_shared_layers_branches_and_time_distribution() -> None:
     steps = nn.TimeDistributed(nn.Sequential(nn.Linear(3, 2, name="step"), nn.ReLU()), name="td")(joined)
     model = nn.Graph([a, b], nn.LogSoftmax()(nn.Flatten()(steps)))
     specs = (compute.TensorSpec((6,)), compute.TensorSpec((6,)))
-    program = program_of(model, specs)
+    program = program_of(model, specs, engine)
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((5, 6), dtype=np.float32), rng.standard_normal((5, 6), dtype=np.float32))
     target = rng.integers(0, 8, 5)
@@ -59,7 +64,7 @@ def test_shared_layers_branches_and_time_distribution() -> None:
         )
 
 
-def test_concat_and_parallel_tables() -> None:
+def test_concat_and_parallel_tables(engine: str) -> None:
     model = nn.Sequential(
         nn.ConcatTable(nn.Linear(4, 3), nn.Linear(4, 5)),
         nn.ParallelTable(nn.ReLU(), nn.Tanh()),
@@ -67,7 +72,7 @@ def test_concat_and_parallel_tables() -> None:
         nn.Concat(nn.Linear(8, 2), nn.Linear(8, 1)),
         nn.LogSoftmax(),
     )
-    program = program_of(model, (4,))
+    program = program_of(model, (4,), engine)
     x = np.random.default_rng(0).standard_normal((3, 4), dtype=np.float32)
     w = {p.name: torch.tensor(program.parameters[p.span].reshape(p.spec.shape)) for p in program.graph.parameters}
     linear = torch.nn.functional.linear
@@ -82,18 +87,18 @@ def test_concat_and_parallel_tables() -> None:
     np.testing.assert_allclose(program.forward(x), torch.log_softmax(out, 1).numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_sequences_shorter_than_compiled_for() -> None:
+def test_sequences_shorter_than_compiled_for(engine: str) -> None:
     model = nn.Sequential(nn.TimeDistributed(nn.Linear(3, 2, name="l")), nn.Reshape(-1), nn.LogSoftmax())
-    program = program_of(model, (7, 3))
+    program = program_of(model, (7, 3), engine)
     x = np.ones((2, 4, 3), dtype=np.float32)
     assert program.forward(x).shape == (2, 8)
     assert program.forward(np.ones((2, 7, 3), dtype=np.float32)).shape == (2, 14)
 
 
-def test_frozen_layers_get_no_gradient_and_stop_backward() -> None:
+def test_frozen_layers_get_no_gradient_and_stop_backward(engine: str) -> None:
     model = nn.Sequential(nn.Linear(4, 4, name="first"), nn.Tanh(), nn.Linear(4, 2, name="last"), nn.LogSoftmax())
     model.freeze("first")
-    program = program_of(model, (4,))
+    program = program_of(model, (4,), engine)
     program.forward_backward(np.ones((2, 4), dtype=np.float32), np.array([0, 1]), 1.0)
     first = [p for p in program.graph.parameters if p.name.startswith("first")]
     assert all(not program.gradients[p.span].any() for p in first)
