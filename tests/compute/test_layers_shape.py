@@ -82,7 +82,7 @@ def test_rearranging_layers_on_both_types(layer: nn.Module, shape: tuple[int, ..
         (nn.Transpose((0, 2)), (1, 3), "no dimension 2"),
         (nn.Narrow(0, 2, 3), (4,), "no 3 elements from 2 on"),
         (nn.Narrow(0, 2, -4), (4,), "no -4 elements"),
-        (nn.Select(0, 4), (4,), "no 1 elements from 4 on"),
+        (nn.Select(0, 4), (4,), "no element 4"),
         (nn.Flip(1), (4,), "no dimension 1"),
         (nn.Expand(3), (2,), "only dimensions of size 1 can"),
         (nn.Expand(3), (2, 3), "cannot grow"),

@@ -336,11 +336,11 @@ def test_sparse_linear(bias: bool, features: int, out: int, count: int) -> None:
 def test_sparse_layers_refuse_wrong_ids_and_types() -> None:
     ids, values = np.array([[0, 7]]), np.ones((1, 2), dtype=np.float32)
     parameters = {"weight": np.ones((7, 1), dtype=np.float32), "bias": np.ones(1, dtype=np.float32)}
-    with pytest.raises(InputError, match=r"wide: id 7 is not in 0\.\.6, nor -1 for padding"):
-        nn.SparseLinear(7, 1, name="wide").forward_many((ids, values), parameters, None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"id 7 is not in 0\.\.6, nor -1 for padding"):
+        nn.SparseLinear(7, 1).forward_many((ids, values), parameters, None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"id -2 is not in 0\.\.6"):
         nn.SparseLinear(7, 1).forward_many((ids - 2, values), parameters, None)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"SparseJoinTable: id 7 is not in 0\.\.6"):
+    with pytest.raises(InputError, match=r"id 7 is not in 0\.\.6"):
         nn.SparseJoinTable(7).forward_many((ids, values), {}, None)  # type: ignore[arg-type]
     for specs in ((TensorSpec((3,)), TensorSpec((3,))), (TensorSpec((3,), "int64"), TensorSpec((4,)))):
         with pytest.raises(InputError, match="needs 1 x ids"):
