@@ -36,7 +36,7 @@ class LeaseComputer:
         self._job = job
         spec = job.spec
         self._program = compute.compile(
-            spec.model, spec.criterion, job.input_shape, engine=spec.engine, threads=threads, precision=spec.precision
+            spec.model, spec.criterion, job.input_specs, engine=spec.engine, threads=threads, precision=spec.precision
         )
         self._reader = _Reader(job)
         self._parts: Prefetcher[Part, Batch] = Prefetcher(self._reader, ahead=MICRO_BATCHES_AHEAD)
@@ -54,7 +54,7 @@ class LeaseComputer:
 
     def warm_up(self) -> float:
         """Opens the data, makes the plan of a full micro-batch; returns the seconds that one takes."""
-        initial = compute.initial_parameters(self._job.spec.model, self._job.input_shape, self._job.spec.seed)
+        initial = compute.initial_parameters(self._job.spec.model, self._job.input_specs, self._job.spec.seed)
         self.load_parameters([initial.data.cast("B")])
         seconds = 0.0
         for _ in range(0 if self._job.spec.inference else WARM_UP_ROUNDS):

@@ -23,7 +23,8 @@ from compute.data.dataset import Dataset
 from compute.metrics import Metric
 from compute.nn.criterion import Criterion
 from compute.nn.module import Module
-from compute.optim.optimizer import Optimizer
+from compute.optim.clipping import Clip
+from compute.optim.groups import Optimizers
 from compute.trigger import Trigger
 from scheduler import context, shipping, signals
 from scheduler.cluster import EmbeddedCluster
@@ -145,7 +146,7 @@ class TrainingJob(Job):
         model: the network.
         criterion: the loss.
         dataset: what it learns from.
-        optimizer: how it learns.
+        optimizer: how it learns; one optimizer, or a mapping from name prefixes of layers to optimizers ("": the rest).
         batch_size: samples per step.
         end_when: trigger that ends the training.
         micro_batches: parts of a step, a power of two; they fix the order of additions, whoever computes them.
@@ -153,6 +154,7 @@ class TrainingJob(Job):
         engine: "onednn", "mkl" or "numpy".
         precision: "fp32", or "bf16" (engine onednn).
         weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach.
+        clip: optim.ClipValue(low, high) or optim.ClipNorm(max_norm); None for no gradient clipping.
     """
 
     def __init__(
@@ -160,7 +162,7 @@ class TrainingJob(Job):
         model: Module,
         criterion: Criterion,
         dataset: Dataset,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         batch_size: int,
         end_when: Trigger,
         micro_batches: int = 8,
@@ -168,6 +170,7 @@ class TrainingJob(Job):
         engine: str = "onednn",
         precision: str = "fp32",
         weights: str | os.PathLike[str] = "",
+        clip: Clip | None = None,
     ) -> None:
         super().__init__()
         self._spec = TrainingSpec(
@@ -182,6 +185,7 @@ class TrainingJob(Job):
             engine=engine,
             precision=precision,
             weights=absolute_url(weights) if weights else "",
+            clip=clip,
         )
 
     def validate(

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from compute.data.files import REMEDY, open_stream
+from compute.data.files import REMEDY, PathLike, open_stream
 from compute.errors import InputError
 
 IMAGES_MAGIC = 2051
