@@ -140,7 +140,7 @@ class _Reader:
         try:
             made = cls(*arguments, **keywords)
         except TypeError as error:
-            raise InputError(f"cannot make the model's {entry.kind}: {error}; was it saved by another version?") from None
+            raise InputError(f"cannot make the model's {entry.kind} ({error}): saved by another version?") from None
         for name, value in entry.attributes.items():
             if name in _DEFAULTS:
                 setattr(made, name, self._value(value))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from compute.data.dataset import Dataset
 from compute.errors import InputError
+from compute.metrics import Metric
 from compute.model_file import SavedModel
 from compute.nn.module import Module
-from compute.optim.metrics import Metric
 from compute.program import Program, compile
 from compute.spec import Arrays, SpecsLike, as_arrays
 

@@ -16,7 +16,7 @@ from compute.memory import aligned
 from compute.nn.criterion import Criterion
 from compute.nn.layer import Key
 from compute.nn.module import Module
-from compute.spec import DTYPES, Arrays, Shape, Specs, SpecsLike, TensorSpec, as_arrays
+from compute.spec import DTYPES, Arrays, Shape, Specs, SpecsLike, TensorSpec, as_arrays, as_specs
 
 Array = NDArray[np.float32]
 
@@ -95,7 +95,7 @@ class Program:
         self._settings = (engine, threads)
         make: Any = import_module(ENGINES[engine]).make
         self._engine: Engine = make(self, threads)
-        self._known_targets: set[tuple[tuple[str, Shape], ...]] = set()
+        self._known_targets: set[tuple[Specs, tuple[tuple[str, Shape], ...]]] = set()
         self._plans: OrderedDict[tuple[tuple[Shape, ...], bool], Plan] = OrderedDict()
 
     @property
@@ -140,8 +140,8 @@ class Program:
         for item in targets:
             if item.ndim == 0 or len(item) != rows:
                 raise InputError(f"there are {rows} samples, but a target of shape {item.shape}")
-        self._check_targets(targets)
         plan = self._plan(inputs, True)
+        self._check_targets(inputs, targets)
         plan.forward(inputs, key, True, scale * rows)
         return plan.backward(targets, scale)
 
@@ -154,13 +154,14 @@ class Program:
         outputs = self._plan(inputs, False).forward(inputs, (0, 0, 0), False, 1.0)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _check_targets(self, targets: Arrays) -> None:
+    def _check_targets(self, inputs: Arrays, targets: Arrays) -> None:
         """Asks the criterion about every new kind of targets once."""
-        kind = tuple((str(item.dtype), item.shape[1:]) for item in targets)
+        outputs = self._graph(inputs).output_specs
+        kind = (outputs, tuple((str(item.dtype), item.shape[1:]) for item in targets))
         if kind not in self._known_targets:
-            if not all(dtype in DTYPES for dtype, _ in kind):
+            if not all(dtype in DTYPES for dtype, _ in kind[1]):
                 raise InputError(f"targets must be of {' or '.join(DTYPES)}, got {_shown(targets)}")
-            self.criterion.check(self.output_specs, tuple(TensorSpec(shape, dtype) for dtype, shape in kind))
+            self.criterion.check(outputs, tuple(TensorSpec(shape, dtype) for dtype, shape in kind[1]))
             self._known_targets.add(kind)
 
     def _checked(self, x: NDArray[Any] | Arrays) -> Arrays:
@@ -195,8 +196,6 @@ class Program:
             )
             try:
                 graph = build_graph(self._model, specs)
-                if self._criterion is not None:
-                    self._criterion.check(graph.output_specs, ())
             except InputError as error:
                 raise InputError(f"{wanted}: {error}") from None
             if [(p.name, p.spec.shape) for p in graph.parameters] != [
@@ -214,6 +213,7 @@ def compile(
     engine: str = "onednn",
     threads: int = 1,
     precision: str = "fp32",
+    targets: SpecsLike | None = None,
 ) -> Program:
     """Plans a model for samples of these shapes and types on an engine; its parameters start as zeros.
 
@@ -223,6 +223,7 @@ def compile(
         engine: "onednn", "mkl" or "numpy".
         threads: threads the engine may use; results are bit-identical for equal engine, threads and instruction set.
         precision: "fp32", or "bf16" (engine onednn): kernels take and give bfloat16 and add up in float32.
+        targets: of one sample, to have the criterion checked at once and not with the first batch.
 
     Raises:
         InputError: shapes do not fit, the engine is unknown or its libraries cannot be loaded.
@@ -233,8 +234,8 @@ def compile(
     if criterion is not None and not isinstance(criterion, Criterion):
         raise InputError(f"the criterion must be an nn.Criterion such as nn.NLLLoss(), got {criterion!r}")
     graph = build_graph(model, inputs)
-    if criterion is not None:
-        criterion.check(graph.output_specs, ())
+    if criterion is not None and targets is not None:
+        criterion.check(graph.output_specs, as_specs(targets))
     return Program(model, graph, criterion, engine, threads, precision)
 
 

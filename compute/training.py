@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from compute.data.dataset import Dataset
 from compute.errors import InputError
 from compute.graph import build_graph
-from compute.nn.criterion import Criterion, NLLLoss
+from compute.metrics import Metric
+from compute.nn.criterion import ClassCriterion, Criterion
 from compute.nn.module import Module
-from compute.optim.metrics import Metric
 from compute.optim.optimizer import Optimizer
 from compute.program import check_engine
 from compute.spec import TensorSpec
@@ -103,12 +103,16 @@ class TrainingSpec:
             graph = build_graph(self.model, dataset.sample_shape)
         except InputError as error:
             raise InputError(f"model and {what} (samples of {dataset.sample_shape}) do not fit: {error}") from None
-        self.criterion.check(graph.output_specs, (TensorSpec((), "int64"),))
+        outputs, targets = graph.output_specs, (TensorSpec((), "int64"),)
+        self.criterion.check(outputs, targets)
+        if self.validation is not None and dataset is self.validation.dataset:
+            for metric in self.validation.metrics:
+                metric.check(outputs, targets)
         classes = dataset.classes
-        if classes is not None and isinstance(self.criterion, NLLLoss) and graph.output_specs[0].shape[0] < classes:
+        if classes is not None and isinstance(self.criterion, ClassCriterion) and outputs[0].shape[-1] < classes:
             raise InputError(
-                f"the model has {graph.output_specs[0].shape[0]} outputs, but labels of the {what} go to "
-                f"{classes - 1}; give the last layer {classes} outputs"
+                f"the model has {outputs[0].shape[-1]} outputs, but labels of the {what} go to {classes - 1}; "
+                f"give the last layer {classes} outputs"
             )
 
 

@@ -79,7 +79,7 @@ class LeaseComputer:
         )
         output = self._program.forward(x)
         progress()
-        return [[float(v) for v in metric.sums(output, target)] for metric in validation.metrics]
+        return [[float(v) for v in metric.sums((output,), (target,))] for metric in validation.metrics]
 
     def _reduce(self, step: int, node: Node, leaves: int, progress: Callable[[], None]) -> Partial:
         while node.level and Node(node.level - 1, 2 * node.position + 1).leaves(leaves)[0] >= leaves:

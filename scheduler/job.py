@@ -20,9 +20,9 @@ from typing import IO
 
 from compute import InputError, TrainingSpec, Validation
 from compute.data.dataset import Dataset
+from compute.metrics import Metric
 from compute.nn.criterion import Criterion
 from compute.nn.module import Module
-from compute.optim.metrics import Metric
 from compute.optim.optimizer import Optimizer
 from compute.trigger import Trigger
 from scheduler import context, shipping, signals

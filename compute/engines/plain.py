@@ -43,9 +43,7 @@ class PlainPlan(Plan):
         return self._outputs
 
     def backward(self, targets: Arrays, scale: float) -> float:
-        criterion = self._program.criterion
-        loss = criterion.loss(self._outputs, targets)
-        criterion.gradient(self._outputs, targets, scale, self._grad_outputs)
+        loss = self._program.criterion.loss_and_gradient(self._outputs, targets, scale, self._grad_outputs)
         grads: dict[int, Array] = {}
         for value, grad in zip(self._graph.outputs, self._grad_outputs, strict=True):
             grads[value] = grads[value] + grad if value in grads else grad

@@ -186,15 +186,14 @@ class LogSoftmaxStage(Stage):
 
     def fused_loss(self, criterion: Criterion) -> tuple[Tensor, LossGradient] | None:
         """With NLL behind log-softmax the gradient of the logits is simply softmax minus one-hot."""
-        if type(criterion) is not nn.NLLLoss or self._x.ndim != 2:
+        if not isinstance(criterion, nn.NLLLoss):
             return None
         grad: Array = self.plan.empty(self._x.shape)
-        starts = np.arange(0, grad.size, grad.shape[1])
 
-        def call(targets: Arrays, scale: float) -> None:
-            np.exp(self._y, out=grad)
-            grad.reshape(-1)[starts + targets[0]] -= np.float32(1)
-            np.multiply(grad, np.float32(scale), out=grad)
+        def call(targets: Arrays, scale: float) -> float:
+            loss = criterion.loss((self._y,), targets)
+            criterion.logits_gradient((self._y,), targets, scale, (grad,))
+            return loss
 
         return Tensor(grad), call
 

@@ -28,8 +28,8 @@ from compute.spec import Arrays, Shape
 Call = Callable[[], Any]
 """A prepared operation. It returns 0 or None, or the library's error code."""
 
-LossGradient = Callable[[Arrays, float], None]
-"""Computes the gradient of scale * sum of losses, given the targets and the scale."""
+LossGradient = Callable[[Arrays, float], float]
+"""Computes the gradient of scale * sum of losses, given the targets and the scale; returns the plain sum."""
 
 
 def numpy_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
@@ -142,7 +142,6 @@ class StagedPlan(Plan):
         self._layers = "outputs"
         self.outputs = tuple(self.convert(self._tensors[value], ROWS).array for value in graph.outputs)
         self.forward_calls, self._emitted = self._emitted, []
-        self._loss_gradient: LossGradient | None = None
         self._grads: dict[int, Tensor] = {}
         if training:
             self._phase = "backward"
@@ -216,6 +215,8 @@ class StagedPlan(Plan):
                 if grad is not None and self.needed[source]:
                     self._add_gradient(source, grad)
 
+    _loss_gradient: LossGradient
+
     def _plan_loss(self) -> None:
         """Where the gradients of the outputs come from."""
         graph, criterion = self.graph, self.program.criterion
@@ -231,7 +232,7 @@ class StagedPlan(Plan):
         for value, grad in zip(graph.outputs, grads, strict=True):
             if self.needed[value]:
                 self._add_gradient(value, Tensor(grad))
-        self._loss_gradient = lambda targets, scale: criterion.gradient(self.outputs, targets, scale, grads)
+        self._loss_gradient = lambda targets, scale: criterion.loss_and_gradient(self.outputs, targets, scale, grads)
 
     def _add_gradient(self, value: int, grad: Tensor) -> None:
         """Adds to the gradient of a value that several layers take."""
@@ -260,9 +261,7 @@ class StagedPlan(Plan):
         return self.outputs
 
     def backward(self, targets: Arrays, scale: float) -> float:
-        loss = self.program.criterion.loss(self.outputs, targets)
-        if self._loss_gradient is not None:
-            self._loss_gradient(targets, scale)
+        loss = self._loss_gradient(targets, scale)
         run(self._backward)
         return loss
 

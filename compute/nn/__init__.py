@@ -1,6 +1,6 @@
 """Layers, containers and criterions. Names and semantics are today's standard ones (PyTorch's); labels count from 0."""
 
-from compute.nn import init
+from compute.nn import criterion, init
 from compute.nn.activation import LogSoftmax, ReLU, Tanh
 from compute.nn.adaptive_pooling import (
     AdaptiveAvgPool1d,
@@ -30,7 +30,7 @@ from compute.nn.container import (
 )
 from compute.nn.conv import Conv1d, Conv2d, Conv3d
 from compute.nn.conv_lstm import ConvLSTMCell
-from compute.nn.criterion import Criterion, NLLLoss
+from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.cropping import Cropping1d, Cropping2d, Cropping3d
 from compute.nn.dropout import Dropout, GaussianDropout, GaussianNoise
 from compute.nn.embedding import Embedding, EmbeddingBag
@@ -103,7 +103,6 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "ConvLSTMCell",
-    "Criterion",
     "Cropping1d",
     "Cropping2d",
     "Cropping3d",
@@ -136,7 +135,6 @@ __all__ = [
     "MaxPool3d",
     "Module",
     "MultiRNNCell",
-    "NLLLoss",
     "Padding",
     "ParallelTable",
     "Parameter",
@@ -163,3 +161,4 @@ __all__ = [
     "ZeroPad3d",
     "init",
 ]
+__all__ += criterion.__all__

@@ -71,7 +71,7 @@ def test_metrics_add_up() -> None:
         (optim.Top1Accuracy(), np.mean(output.argmax(1) == target)),
         (optim.Loss(), -np.mean(output[np.arange(30), target])),
     ):
-        parts = metric.sums(output[:11], target[:11]) + metric.sums(output[11:], target[11:])
+        parts = metric.sums((output[:11],), (target[:11],)) + metric.sums((output[11:],), (target[11:],))
         assert parts.dtype == np.float64
         assert metric.result(parts) == pytest.approx(float(expected), rel=1e-6)
         assert np.isnan(metric.result(np.zeros_like(parts)))
