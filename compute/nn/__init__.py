@@ -16,6 +16,7 @@ from compute.nn.adaptive_pooling import (
     GlobalMaxPool2d,
     GlobalMaxPool3d,
 )
+from compute.nn.attention import MultiheadAttention, ScaledDotProductAttention
 from compute.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from compute.nn.cell import Cell
 from compute.nn.container import (
@@ -59,6 +60,7 @@ from compute.nn.padding import (
     ZeroPad3d,
 )
 from compute.nn.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from compute.nn.position import LearnedPositionalEncoding, PositionalEncoding
 from compute.nn.recurrent import BiRecurrent, Recurrent, RecurrentDecoder
 from compute.nn.regularizer import L1, L1L2, L2, Regularizer
 from compute.nn.reshape import Flatten, Reshape
@@ -126,6 +128,7 @@ __all__ = [
     "LSTMCell",
     "Layer",
     "LayerContext",
+    "LearnedPositionalEncoding",
     "Linear",
     "LocalResponseNorm",
     "LogSoftmax",
@@ -135,9 +138,11 @@ __all__ = [
     "MaxPool3d",
     "Module",
     "MultiRNNCell",
+    "MultiheadAttention",
     "Padding",
     "ParallelTable",
     "Parameter",
+    "PositionalEncoding",
     "RNNCell",
     "ReLU",
     "Recurrent",
@@ -150,6 +155,7 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Reshape",
+    "ScaledDotProductAttention",
     "Sequential",
     "Shape",
     "Tanh",

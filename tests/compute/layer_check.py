@@ -42,6 +42,7 @@ def check_layer(
     integers: int = 4,
     evaluation: bool = True,
     rtol: float = 1e-5,
+    atol: float = 0.0,
     seed: int = 0,
 ) -> None:
     """Asserts that the module agrees with the reference in training, in evaluation, and with itself to the bit.
@@ -52,6 +53,7 @@ def check_layer(
         data: the inputs' arrays; by default normal numbers times `scale`, and whole numbers in 0..integers-1.
         evaluation: whether the reference holds in evaluation, too.
         rtol: largest error allowed, relative to a tensor's largest element.
+        atol: largest error allowed besides, for tensors that vanish because a function saturates.
     """
     specs = tuple(item if isinstance(item, TensorSpec) else TensorSpec(item) for item in inputs)
     rng = np.random.default_rng(seed)
@@ -61,11 +63,11 @@ def check_layer(
         found = _Run(module, specs, arrays, engine, seed)
         expected = _expected(reference, found)
         for name, value in found.tensors.items():
-            _compare(f"{module.kind}/{engine}: {name}", value, expected[name], rtol, (module.kind, engine))
+            _compare(f"{module.kind}/{engine}: {name}", value, expected[name], rtol, atol, (module.kind, engine))
         if evaluation:
             for index, value in enumerate(found.evaluated):
                 label = f"{module.kind}/{engine}: output {index} in evaluation"
-                _compare(label, value, expected[f"output {index}"], rtol, (module.kind, engine))
+                _compare(label, value, expected[f"output {index}"], rtol, atol, (module.kind, engine))
         again = _Run(module, specs, arrays, engine, seed, found.parameters)
         for name, value in found.tensors.items():
             assert value.tobytes() == again.tensors[name].tobytes(), f"{module.kind}/{engine}: {name} changes"
@@ -200,12 +202,12 @@ def _expected(reference: Callable[..., Any], run: _Run) -> dict[str, NDArray[Any
 
 
 def _compare(
-    label: str, found: NDArray[Any], expected: NDArray[Any], rtol: float, record: tuple[str, str] | None = None
+    label: str, found: NDArray[Any], expected: NDArray[Any], rtol: float, atol: float, record: tuple[str, str]
 ) -> None:
     assert found.shape == expected.shape, f"{label} has shape {found.shape}, not {expected.shape}"
     size = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * size + 1e-30, err_msg=label)
-    if record is not None and size > 0:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * size + atol + 1e-30, err_msg=label)
+    if size > atol / rtol:
         finite = np.isfinite(expected)
         error = float(np.abs(found[finite] - expected[finite]).max(initial=0.0)) / size
         ERRORS[record] = max(ERRORS.get(record, 0.0), error)
