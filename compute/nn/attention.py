@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
+from compute.nn.broadcast import unbroadcast
 from compute.nn.container import join
 from compute.nn.dropout import keep_mask, keep_scale, probability
 from compute.nn.init import RandomUniform, Zeros
@@ -16,7 +17,6 @@ from compute.nn.layer import Array, Arrayed, Layer, LayerContext
 from compute.nn.linear import Linear
 from compute.nn.module import Activity, Builder, Module, positive
 from compute.nn.recurrence import check_lengths
-from compute.nn.table import unbroadcast
 from compute.spec import Arrays, Specs, TensorSpec
 
 NEVER = np.float32(-np.inf)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
-from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
+from compute.nn.layer import Array, Arrayed, Layer, LayerContext, UnaryLayer
 from compute.philox import Stream
+from compute.spec import Arrays, Shape
 
 
 def probability(kind: str, p: float) -> float:
@@ -118,3 +119,43 @@ class GaussianNoise(UnaryLayer):
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
         return grad_y
+
+
+class GaussianSampler(Layer):
+    """Draws from normal distributions: y = mean + exp(log_variance / 2) * normal, for a table (mean, log_variance).
+
+    Both of one shape, which is the output's. In training the numbers follow (seed, step, micro-batch, layer); in
+    evaluation y = mean. The reparametrization of variational autoencoders: Kingma & Welling (2013); BigDL's
+    GaussianSampler.
+    """
+
+    arity = 2
+
+    def output_shape(self, *input_shapes: Shape) -> Shape:
+        mean, log_variance = input_shapes
+        if mean != log_variance:
+            raise InputError("needs a table (mean, log_variance) of one shape")
+        return mean
+
+    def forward_many(self, inputs: Arrays, parameters: Arrayed, context: LayerContext) -> Arrays:
+        mean, log_variance = inputs
+        if not context.training:
+            return (mean,)
+        deviation = np.exp(np.float32(0.5) * log_variance)
+        deviation *= context.stream().normal(mean.shape)
+        context.saved["deviation"] = deviation
+        return (mean + deviation,)
+
+    def backward_many(
+        self,
+        inputs: Arrays,
+        outputs: Arrays,
+        grad_outputs: Arrays,
+        parameters: Arrayed,
+        gradients: Arrayed,
+        context: LayerContext,
+    ) -> tuple[Array | None, ...]:
+        (grad_y,) = grad_outputs
+        if "deviation" not in context.saved:
+            return grad_y, np.zeros_like(grad_y)
+        return grad_y, grad_y * np.float32(0.5) * context.saved["deviation"]

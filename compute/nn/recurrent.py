@@ -12,7 +12,8 @@ from compute.nn.container import join
 from compute.nn.layer import Array, Arrayed, Layer, LayerContext
 from compute.nn.module import Activity, Builder, Module, Parameter, positive
 from compute.nn.recurrence import Run, order_of, run, run_backward, split_arrays, split_specs, time_major
-from compute.nn.table import CAddTable, JoinTable
+from compute.nn.table import JoinTable
+from compute.nn.table_arithmetic import CAddTable
 from compute.spec import Arrays, Shape, Specs, TensorSpec
 
 
