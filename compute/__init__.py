@@ -16,6 +16,7 @@ from compute.model_file import SavedModel, load_model, load_parameters, save_mod
 from compute.predictor import Predictor
 from compute.program import Program, compile
 from compute.spec import TensorSpec
+from compute.torch_weights import parameters_from_torch
 from compute.training import TrainingSpec, TrainingState, Validation
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "nn",
     "optim",
     "parameter_layout",
+    "parameters_from_torch",
     "save_model",
     "schedule",
     "trigger",

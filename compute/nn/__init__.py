@@ -48,6 +48,7 @@ from compute.nn.arithmetic import (
 )
 from compute.nn.attention import MultiheadAttention, ScaledDotProductAttention
 from compute.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from compute.nn.beam_search import beam_search
 from compute.nn.cell import Cell
 from compute.nn.container import (
     Bottle,
@@ -71,6 +72,7 @@ from compute.nn.embedding import Embedding, EmbeddingBag
 from compute.nn.gated_cell import GRUCell, LSTMCell, RNNCell
 from compute.nn.highway import Highway
 from compute.nn.layer import CustomLayer, Layer, LayerContext, UnaryLayer
+from compute.nn.layer_norm import LayerNorm
 from compute.nn.learnt_activation import Maxout, PReLU, RReLU, SReLU
 from compute.nn.linear import Linear
 from compute.nn.local_response_norm import LocalResponseNorm, WithinChannelLRN
@@ -160,6 +162,14 @@ from compute.nn.table_arithmetic import (
     CSubTable,
     MixtureTable,
 )
+from compute.nn.transformer import (
+    FeedForward,
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from compute.nn.wiring import Graph, Input
 from compute.spec import Shape
 
@@ -238,6 +248,7 @@ __all__ = [
     "Euclidean",
     "Exp",
     "Expand",
+    "FeedForward",
     "Flatten",
     "FlattenTable",
     "Flip",
@@ -267,6 +278,7 @@ __all__ = [
     "LSTMCell",
     "Layer",
     "LayerContext",
+    "LayerNorm",
     "LeakyReLU",
     "LearnedPositionalEncoding",
     "Linear",
@@ -347,6 +359,11 @@ __all__ = [
     "Threshold",
     "Tile",
     "TimeDistributed",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Transpose",
     "UnaryLayer",
     "Unflatten",
@@ -356,6 +373,7 @@ __all__ = [
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "beam_search",
     "init",
 ]
 __all__ += criterion.__all__
