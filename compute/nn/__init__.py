@@ -170,7 +170,7 @@ from compute.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
-from compute.nn.wiring import Graph, Input
+from compute.nn.wiring import Graph, Input, Wire
 from compute.spec import Shape
 
 __all__ = [
@@ -369,6 +369,7 @@ __all__ = [
     "Unflatten",
     "Unsqueeze",
     "View",
+    "Wire",
     "WithinChannelLRN",
     "ZeroPad1d",
     "ZeroPad2d",
