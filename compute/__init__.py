@@ -13,6 +13,7 @@ from compute import data, models, nn, optim, schedule, trigger
 from compute.errors import InputError
 from compute.layout import ParameterInfo, fingerprint, initial_parameters, parameter_layout
 from compute.model_file import SavedModel, load_model, load_parameters, save_model
+from compute.predictions import read_predictions
 from compute.predictor import Predictor
 from compute.program import Program, compile
 from compute.spec import TensorSpec
@@ -40,6 +41,7 @@ __all__ = [
     "optim",
     "parameter_layout",
     "parameters_from_torch",
+    "read_predictions",
     "save_model",
     "schedule",
     "trigger",

@@ -30,6 +30,24 @@ def read_file(url: str | os.PathLike[str]) -> bytes:
         raise InputError(f"cannot read {place}: {error.strerror or error}") from None
 
 
+def list_files(url: str | os.PathLike[str]) -> list[str]:
+    """Names in a directory, in no order; none where it does not exist.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    place = os.fspath(url)
+    try:
+        if "://" not in place:
+            return os.listdir(place)
+        fs, path = _remote(place)
+        return [posixpath.basename(name.rstrip("/")) for name in fs.ls(path, detail=False)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"cannot read {place}: {error.strerror or error}") from None
+
+
 def write_file(url: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
     """Writes a file as a whole: on a local file system beside its place, synced and renamed; elsewhere as one object.
 

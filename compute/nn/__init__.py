@@ -63,7 +63,6 @@ from compute.nn.container import (
 from compute.nn.conv import Conv1d, Conv2d, Conv3d
 from compute.nn.conv_lstm import ConvLSTMCell
 from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
-from compute.nn.criterion import Criterion, NLLLoss
 from compute.nn.cropping import Cropping1d, Cropping2d, Cropping3d
 from compute.nn.distance import Cosine, CosineSimilarity, Euclidean, PairwiseDistance
 from compute.nn.dropout import Dropout, GaussianDropout, GaussianNoise, GaussianSampler
@@ -103,17 +102,7 @@ from compute.nn.product import MM, MV, Bilinear, CrossProduct, DotProduct
 from compute.nn.recurrent import BiRecurrent, Recurrent, RecurrentDecoder
 from compute.nn.reduction import Max, Mean, Min, Sum
 from compute.nn.regularizer import L1, L1L2, L2, Regularizer
-from compute.nn.reshape import (
-    Contiguous,
-    Flatten,
-    Identity,
-    InferReshape,
-    Reshape,
-    Squeeze,
-    Unflatten,
-    Unsqueeze,
-    View,
-)
+from compute.nn.reshape import Contiguous, Flatten, Identity, InferReshape, Reshape, Squeeze, Unflatten, Unsqueeze, View
 from compute.nn.rnn import GRU, LSTM, RNN
 from compute.nn.selection import (
     Expand,
@@ -128,30 +117,10 @@ from compute.nn.selection import (
     Tile,
     Transpose,
 )
-from compute.nn.smooth import (
-    ELU,
-    GELU,
-    SELU,
-    LogSigmoid,
-    Mish,
-    Sigmoid,
-    SiLU,
-    Softplus,
-    Softsign,
-    Tanh,
-    Tanhshrink,
-)
+from compute.nn.smooth import ELU, GELU, SELU, LogSigmoid, Mish, Sigmoid, SiLU, Softplus, Softsign, Tanh, Tanhshrink
 from compute.nn.softmax import GLU, LogSoftmax, Softmax, Softmin
 from compute.nn.sparse import SparseJoinTable, SparseLinear
-from compute.nn.table import (
-    BifurcateSplitTable,
-    FlattenTable,
-    JoinTable,
-    NarrowTable,
-    Pack,
-    SelectTable,
-    SplitTable,
-)
+from compute.nn.table import BifurcateSplitTable, FlattenTable, JoinTable, NarrowTable, Pack, SelectTable, SplitTable
 from compute.nn.table_arithmetic import (
     CAddTable,
     CAveTable,
@@ -234,7 +203,6 @@ __all__ = [
     "ConvLSTMCell",
     "Cosine",
     "CosineSimilarity",
-    "Criterion",
     "Cropping1d",
     "Cropping2d",
     "Cropping3d",
@@ -302,7 +270,6 @@ __all__ = [
     "MulConstant",
     "MultiRNNCell",
     "MultiheadAttention",
-    "NLLLoss",
     "Narrow",
     "NarrowTable",
     "Negative",
