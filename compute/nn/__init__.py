@@ -50,6 +50,7 @@ from compute.nn.attention import MultiheadAttention, ScaledDotProductAttention
 from compute.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from compute.nn.beam_search import beam_search
 from compute.nn.cell import Cell
+from compute.nn.channels_last import ChannelsLast
 from compute.nn.container import (
     Bottle,
     Concat,
@@ -62,6 +63,8 @@ from compute.nn.container import (
 )
 from compute.nn.conv import Conv1d, Conv2d, Conv3d
 from compute.nn.conv_lstm import ConvLSTMCell
+from compute.nn.conv_map import SpatialConvolutionMap
+from compute.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.cropping import Cropping1d, Cropping2d, Cropping3d
 from compute.nn.distance import Cosine, CosineSimilarity, Euclidean, PairwiseDistance
@@ -69,12 +72,14 @@ from compute.nn.dropout import Dropout, GaussianDropout, GaussianNoise, Gaussian
 from compute.nn.elementwise import Elementwise
 from compute.nn.embedding import Embedding, EmbeddingBag
 from compute.nn.gated_cell import GRUCell, LSTMCell, RNNCell
+from compute.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from compute.nn.highway import Highway
 from compute.nn.layer import CustomLayer, Layer, LayerContext, UnaryLayer
-from compute.nn.layer_norm import LayerNorm
+from compute.nn.layer_norm import LayerNorm, RMSNorm
 from compute.nn.learnt_activation import Maxout, PReLU, RReLU, SReLU
 from compute.nn.linear import Linear
 from compute.nn.local_response_norm import LocalResponseNorm, WithinChannelLRN
+from compute.nn.locally_connected import LocallyConnected1d, LocallyConnected2d
 from compute.nn.module import Module, Parameter
 from compute.nn.multi_cell import MultiRNNCell
 from compute.nn.padding import (
@@ -117,9 +122,11 @@ from compute.nn.selection import (
     Tile,
     Transpose,
 )
+from compute.nn.separable_conv import SeparableConv2d
 from compute.nn.smooth import ELU, GELU, SELU, LogSigmoid, Mish, Sigmoid, SiLU, Softplus, Softsign, Tanh, Tanhshrink
 from compute.nn.softmax import GLU, LogSoftmax, Softmax, Softmin
 from compute.nn.sparse import SparseJoinTable, SparseLinear
+from compute.nn.spatial_dropout import SpatialDropout1d, SpatialDropout2d, SpatialDropout3d
 from compute.nn.table import BifurcateSplitTable, FlattenTable, JoinTable, NarrowTable, Pack, SelectTable, SplitTable
 from compute.nn.table_arithmetic import (
     CAddTable,
@@ -139,6 +146,7 @@ from compute.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from compute.nn.upsampling import PixelShuffle, ResizeBilinear, UpSampling1d, UpSampling2d, UpSampling3d
 from compute.nn.wiring import Graph, Input, Wire
 from compute.spec import Shape
 
@@ -186,6 +194,7 @@ __all__ = [
     "CMulTable",
     "CSubTable",
     "Cell",
+    "ChannelsLast",
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
@@ -201,6 +210,9 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "ConvLSTMCell",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Cosine",
     "CosineSimilarity",
     "Cropping1d",
@@ -232,6 +244,7 @@ __all__ = [
     "GlobalMaxPool3d",
     "GradientReversal",
     "Graph",
+    "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
@@ -241,6 +254,9 @@ __all__ = [
     "Index",
     "InferReshape",
     "Input",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "JoinTable",
     "L1Penalty",
     "LSTMCell",
@@ -251,6 +267,8 @@ __all__ = [
     "LearnedPositionalEncoding",
     "Linear",
     "LocalResponseNorm",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
     "Log",
     "LogSigmoid",
     "LogSoftmax",
@@ -280,8 +298,10 @@ __all__ = [
     "ParallelTable",
     "Parameter",
     "Permute",
+    "PixelShuffle",
     "PositionalEncoding",
     "Power",
+    "RMSNorm",
     "RNNCell",
     "RReLU",
     "ReLU",
@@ -298,12 +318,14 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Reshape",
+    "ResizeBilinear",
     "Reverse",
     "SReLU",
     "Scale",
     "ScaledDotProductAttention",
     "Select",
     "SelectTable",
+    "SeparableConv2d",
     "Sequential",
     "Shape",
     "SiLU",
@@ -316,6 +338,10 @@ __all__ = [
     "Softsign",
     "SparseJoinTable",
     "SparseLinear",
+    "SpatialConvolutionMap",
+    "SpatialDropout1d",
+    "SpatialDropout2d",
+    "SpatialDropout3d",
     "SplitTable",
     "Sqrt",
     "Square",
@@ -335,6 +361,9 @@ __all__ = [
     "UnaryLayer",
     "Unflatten",
     "Unsqueeze",
+    "UpSampling1d",
+    "UpSampling2d",
+    "UpSampling3d",
     "View",
     "Wire",
     "WithinChannelLRN",

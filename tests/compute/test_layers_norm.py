@@ -158,3 +158,96 @@ def test_wrong_arguments() -> None:
     ):
         with pytest.raises(InputError, match=text):
             make()
+
+
+@pytest.mark.parametrize("shape", [(7,), (4, 6), (2, 3, 5), (1,), (3, 1)])
+@pytest.mark.parametrize(("affine", "bias"), [(True, True), (True, False), (False, False)])
+def test_layer_norm(shape: tuple[int, ...], affine: bool, bias: bool) -> None:
+    for dims in range(1, len(shape) + 1):
+        last = shape[-dims:]
+
+        def reference(x: Any, last: Any = last, **p: Any) -> Any:
+            return F.layer_norm(x, last, p.get("weight"), p.get("bias"), 0.01)
+
+        check_layer(nn.LayerNorm(last, 0.01, affine, bias), [shape], reference)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_rms_norm(affine: bool) -> None:
+    for last in ((6,), (4, 6)):
+
+        def reference(x: Any, weight: Any = None, last: Any = last) -> Any:
+            return F.rms_norm(x, last, weight, 1e-3)
+
+        check_layer(nn.RMSNorm(last, 1e-3, affine), [(4, 6)], reference)
+    assert nn.RMSNorm(3).eps == np.finfo(np.float32).eps
+
+
+def test_layer_norm_far_from_zero_keeps_its_precision() -> None:
+    x = (3000 + np.random.default_rng(0).standard_normal((8, 200))).astype(np.float32)
+
+    def reference(x: Any, weight: Any, bias: Any) -> Any:
+        return F.layer_norm(x, (200,), weight, bias)
+
+    check_layer(nn.LayerNorm(200), [(200,)], reference, data=[x])
+
+
+@pytest.mark.parametrize(("groups", "shape"), [(1, (4, 5)), (2, (4,)), (2, (6, 3, 4)), (6, (6, 7)), (3, (6, 2, 3, 2))])
+@pytest.mark.parametrize("affine", [True, False])
+def test_group_norm(groups: int, shape: tuple[int, ...], affine: bool) -> None:
+    def reference(x: Any, weight: Any = None, bias: Any = None) -> Any:
+        return F.group_norm(x, groups, weight, bias, 0.1)
+
+    check_layer(nn.GroupNorm(groups, shape[0], 0.1, affine), [shape], reference)
+
+
+INSTANCE_NORMS: list[tuple[type[nn.Module], tuple[int, ...]]] = [
+    (nn.InstanceNorm1d, (3, 7)),
+    (nn.InstanceNorm2d, (4, 5, 3)),
+    (nn.InstanceNorm3d, (2, 3, 1, 4)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), INSTANCE_NORMS)
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("tracks", [True, False])
+def test_instance_norm(layer: Any, shape: tuple[int, ...], affine: bool, tracks: bool) -> None:
+    def reference(x: Any, weight: Any = None, bias: Any = None, **statistics: Any) -> Any:
+        return F.instance_norm(x, None, None, weight, bias, eps=0.01)
+
+    module = layer(shape[0], 0.01, affine=affine, track_running_stats=tracks)
+    check_layer(module, [shape], reference, evaluation=not tracks)
+
+
+@pytest.mark.parametrize(("layer", "shape"), INSTANCE_NORMS)
+def test_running_statistics_of_instance_norm(layer: Any, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    module = nn.Sequential(layer(shape[0], affine=True, track_running_stats=True))
+    program = compute.compile(module, WeightedSum(), shape, engine="numpy")
+    program.parameters[:] = compute.initial_parameters(module, shape, 1)
+    program.parameters_changed()
+    x = (3 + 2 * rng.standard_normal((5, *shape))).astype(np.float32)
+    program.forward_backward(x, np.ones_like(x), 1 / 5)
+    twin: Any = {1: torch.nn.InstanceNorm1d, 2: torch.nn.InstanceNorm2d, 3: torch.nn.InstanceNorm3d}[len(shape) - 1](
+        shape[0], affine=True, track_running_stats=True, momentum=1.0
+    )
+    twin(torch.tensor(x))
+    mean, var = program.gradients[2 * shape[0] :].reshape(2, -1)
+    np.testing.assert_allclose(mean, twin.running_mean.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(var, twin.running_var.numpy(), rtol=1e-5)
+    twin.eval()
+    program.parameters[2 * shape[0] :] = program.gradients[2 * shape[0] :]
+    program.parameters_changed()
+    np.testing.assert_allclose(program.forward(x), twin(torch.tensor(x)).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_shapes() -> None:
+    for make, text in (
+        (lambda: nn.LayerNorm((3, 0)), "normalized_shape"),
+        (lambda: nn.LayerNorm((3, 4)).output_shape((4,)), r"needs \(\.\.\., 3, 4\)"),
+        (lambda: nn.GroupNorm(2, 5), "num_groups must divide num_channels, got 2 and 5"),
+        (lambda: nn.GroupNorm(1, 5).output_shape((4, 2)), r"needs \(5, \.\.\.\)"),
+        (lambda: nn.InstanceNorm1d(5).output_shape((5,)), r"needs \(5, length\)"),
+    ):
+        with pytest.raises(InputError, match=text):
+            make()
