@@ -107,21 +107,10 @@ from compute.nn.product import MM, MV, Bilinear, CrossProduct, DotProduct
 from compute.nn.recurrent import BiRecurrent, Recurrent, RecurrentDecoder
 from compute.nn.reduction import Max, Mean, Min, Sum
 from compute.nn.regularizer import L1, L1L2, L2, Regularizer
+from compute.nn.repetition import Expand, Replicate, Tile
 from compute.nn.reshape import Contiguous, Flatten, Identity, InferReshape, Reshape, Squeeze, Unflatten, Unsqueeze, View
 from compute.nn.rnn import GRU, LSTM, RNN
-from compute.nn.selection import (
-    Expand,
-    Flip,
-    Index,
-    Masking,
-    Narrow,
-    Permute,
-    Replicate,
-    Reverse,
-    Select,
-    Tile,
-    Transpose,
-)
+from compute.nn.selection import Flip, Index, Masking, Narrow, Permute, Reverse, Select, Transpose
 from compute.nn.separable_conv import SeparableConv2d
 from compute.nn.smooth import ELU, GELU, SELU, LogSigmoid, Mish, Sigmoid, SiLU, Softplus, Softsign, Tanh, Tanhshrink
 from compute.nn.softmax import GLU, LogSoftmax, Softmax, Softmin

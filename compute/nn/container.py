@@ -106,6 +106,20 @@ class Wrapper(Module):
         return self.layer.build(builder, sources, join(path, own))
 
 
+class Composite(Module):
+    """Base of modules that make other modules from their own arguments, and are these under one name."""
+
+    def __init__(self, inner: Module, name: str | None = None) -> None:
+        super().__init__(name)
+        self.inner = inner
+
+    def children(self) -> Iterator[Module]:
+        return iter((self.inner,))
+
+    def build(self, builder: Builder, sources: Activity, path: str) -> Activity:
+        return self.inner.build(builder, sources, path)
+
+
 class MapTable(Wrapper):
     """Feeds each part of a table to the one layer, whose weights all share; the output is the table of outputs."""
 
