@@ -117,18 +117,6 @@ def test_feed_forward() -> None:
     check_layer(nn.FeedForward(4, 7), [(3, 4)], reference)
 
 
-@pytest.mark.parametrize(("shape", "normalized"), [((1,), 1), ((4, 6), 6), ((3, 4, 5), (4, 5)), ((2, 300), 300)])
-def test_layer_norm(shape: tuple[int, ...], normalized: int | tuple[int, ...]) -> None:
-    over = (normalized,) if isinstance(normalized, int) else normalized
-    layer_norm = torch.nn.functional.layer_norm
-    options = {"atol": 1e-6 if over == (1,) else 0.0}  # one number is normalized to 0, and its gradients are 0
-    check_layer(nn.LayerNorm(normalized), [shape], lambda x, **w: layer_norm(x, over, **w), **options)
-    layer = nn.LayerNorm(normalized, 0.1, bias=False)
-    check_layer(layer, [shape], lambda x, weight: layer_norm(x, over, weight, eps=0.1), **options)
-    layer = nn.LayerNorm(normalized, elementwise_affine=False)
-    check_layer(layer, [shape], lambda x: layer_norm(x, over), **options)
-
-
 def test_dropout_is_where_torch_has_it() -> None:
     """In training every layer of the graph that drops out is one that torch has; in evaluation nothing is dropped."""
     layer = nn.TransformerDecoderLayer(6, 2, 10, 0.5)
