@@ -1,9 +1,6 @@
 """Layers, containers and criterions. Names and semantics are today's standard ones (PyTorch's); labels count from 0."""
 
-from compute.nn import (
-    criterion,
-    init,
-)
+from compute.nn import criterion, init
 from compute.nn.activation import (
     BinaryThreshold,
     Clamp,
@@ -49,17 +46,11 @@ from compute.nn.arithmetic import (
     Sqrt,
     Square,
 )
-from compute.nn.batch_norm import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-)
-from compute.nn.cell import (
-    Cell,
-)
-from compute.nn.channels_last import (
-    ChannelsLast,
-)
+from compute.nn.attention import MultiheadAttention, ScaledDotProductAttention
+from compute.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from compute.nn.beam_search import beam_search
+from compute.nn.cell import Cell
+from compute.nn.channels_last import ChannelsLast
 from compute.nn.container import (
     Bottle,
     Concat,
@@ -91,7 +82,7 @@ from compute.nn.conv_transpose import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
-from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
+from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.criterion import (
     Criterion,
     NLLLoss,
@@ -195,114 +186,23 @@ from compute.nn.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
-from compute.nn.penalty import (
-    ActivityRegularization,
-    GradientReversal,
-    L1Penalty,
-)
-from compute.nn.pooling import (
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-)
-from compute.nn.product import (
-    MM,
-    MV,
-    Bilinear,
-    CrossProduct,
-    DotProduct,
-)
-from compute.nn.recurrent import (
-    BiRecurrent,
-    Recurrent,
-    RecurrentDecoder,
-)
-from compute.nn.reduction import (
-    Max,
-    Mean,
-    Min,
-    Sum,
-)
-from compute.nn.regularizer import (
-    L1,
-    L1L2,
-    L2,
-    Regularizer,
-)
-from compute.nn.repetition import (
-    Expand,
-    Replicate,
-    Tile,
-)
-from compute.nn.reshape import (
-    Contiguous,
-    Flatten,
-    Identity,
-    InferReshape,
-    Reshape,
-    Squeeze,
-    Unflatten,
-    Unsqueeze,
-    View,
-)
-from compute.nn.rnn import (
-    GRU,
-    LSTM,
-    RNN,
-)
-from compute.nn.selection import (
-    Flip,
-    Index,
-    Masking,
-    Narrow,
-    Permute,
-    Reverse,
-    Select,
-    Transpose,
-)
-from compute.nn.separable_conv import (
-    SeparableConv2d,
-)
-from compute.nn.smooth import (
-    ELU,
-    GELU,
-    SELU,
-    LogSigmoid,
-    Mish,
-    Sigmoid,
-    SiLU,
-    Softplus,
-    Softsign,
-    Tanh,
-    Tanhshrink,
-)
-from compute.nn.softmax import (
-    GLU,
-    LogSoftmax,
-    Softmax,
-    Softmin,
-)
-from compute.nn.sparse import (
-    SparseJoinTable,
-    SparseLinear,
-)
-from compute.nn.spatial_dropout import (
-    SpatialDropout1d,
-    SpatialDropout2d,
-    SpatialDropout3d,
-)
-from compute.nn.table import (
-    BifurcateSplitTable,
-    FlattenTable,
-    JoinTable,
-    NarrowTable,
-    Pack,
-    SelectTable,
-    SplitTable,
-)
+from compute.nn.penalty import ActivityRegularization, GradientReversal, L1Penalty
+from compute.nn.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from compute.nn.position import LearnedPositionalEncoding, PositionalEncoding
+from compute.nn.product import MM, MV, Bilinear, CrossProduct, DotProduct
+from compute.nn.recurrent import BiRecurrent, Recurrent, RecurrentDecoder
+from compute.nn.reduction import Max, Mean, Min, Sum
+from compute.nn.regularizer import L1, L1L2, L2, Regularizer
+from compute.nn.repetition import Expand, Replicate, Tile
+from compute.nn.reshape import Contiguous, Flatten, Identity, InferReshape, Reshape, Squeeze, Unflatten, Unsqueeze, View
+from compute.nn.rnn import GRU, LSTM, RNN
+from compute.nn.selection import Flip, Index, Masking, Narrow, Permute, Reverse, Select, Transpose
+from compute.nn.separable_conv import SeparableConv2d
+from compute.nn.smooth import ELU, GELU, SELU, LogSigmoid, Mish, Sigmoid, SiLU, Softplus, Softsign, Tanh, Tanhshrink
+from compute.nn.softmax import GLU, LogSoftmax, Softmax, Softmin
+from compute.nn.sparse import SparseJoinTable, SparseLinear
+from compute.nn.spatial_dropout import SpatialDropout1d, SpatialDropout2d, SpatialDropout3d
+from compute.nn.table import BifurcateSplitTable, FlattenTable, JoinTable, NarrowTable, Pack, SelectTable, SplitTable
 from compute.nn.table_arithmetic import (
     CAddTable,
     CAveTable,
@@ -313,20 +213,17 @@ from compute.nn.table_arithmetic import (
     CSubTable,
     MixtureTable,
 )
-from compute.nn.upsampling import (
-    PixelShuffle,
-    ResizeBilinear,
-    UpSampling1d,
-    UpSampling2d,
-    UpSampling3d,
+from compute.nn.transformer import (
+    FeedForward,
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
 )
-from compute.nn.wiring import (
-    Graph,
-    Input,
-)
-from compute.spec import (
-    Shape,
-)
+from compute.nn.upsampling import PixelShuffle, ResizeBilinear, UpSampling1d, UpSampling2d, UpSampling3d
+from compute.nn.wiring import Graph, Input, Wire
+from compute.spec import Shape
 
 __all__ = [
     "ELU",
@@ -393,7 +290,6 @@ __all__ = [
     "ConvTranspose3d",
     "Cosine",
     "CosineSimilarity",
-    "Criterion",
     "Cropping1d",
     "Cropping2d",
     "Cropping3d",
@@ -407,6 +303,7 @@ __all__ = [
     "Euclidean",
     "Exp",
     "Expand",
+    "FeedForward",
     "Flatten",
     "FlattenTable",
     "Flip",
@@ -445,6 +342,7 @@ __all__ = [
     "LayerContext",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositionalEncoding",
     "Linear",
     "LocalResponseNorm",
     "LocallyConnected1d",
@@ -467,7 +365,7 @@ __all__ = [
     "Mul",
     "MulConstant",
     "MultiRNNCell",
-    "NLLLoss",
+    "MultiheadAttention",
     "Narrow",
     "NarrowTable",
     "Negative",
@@ -481,6 +379,7 @@ __all__ = [
     "Parameter",
     "Permute",
     "PixelShuffle",
+    "PositionalEncoding",
     "Power",
     "RMSNorm",
     "RNNCell",
@@ -503,6 +402,7 @@ __all__ = [
     "Reverse",
     "SReLU",
     "Scale",
+    "ScaledDotProductAttention",
     "Select",
     "SelectTable",
     "SeparableConv2d",
@@ -535,6 +435,11 @@ __all__ = [
     "Threshold",
     "Tile",
     "TimeDistributed",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Transpose",
     "UnaryLayer",
     "Unflatten",
@@ -543,10 +448,12 @@ __all__ = [
     "UpSampling2d",
     "UpSampling3d",
     "View",
+    "Wire",
     "WithinChannelLRN",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "beam_search",
     "init",
 ]
 __all__ += criterion.__all__
