@@ -29,7 +29,9 @@ def alternate(variants: Mapping[str, Variant], seconds: float = 2.0, min_rounds:
     clock = time.thread_time
     repeats = {}
     for name, call in variants.items():
-        call()
+        status = call()
+        if isinstance(status, int) and status != 0:
+            raise RuntimeError(f"{name} failed with status {status}")
         start = clock()
         call()
         repeats[name] = max(1, int(0.004 / max(clock() - start, 1e-7)))
