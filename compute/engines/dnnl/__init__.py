@@ -57,11 +57,13 @@ from compute.engines.dnnl.products import (
     inner_product_backward_weights,
     matmul,
 )
+from compute.engines.dnnl.recurrent import Cell, Sequence, recurrent, recurrent_backward
 
 __all__ = [
     "Api",
     "BinaryPostOp",
     "Call",
+    "Cell",
     "Descriptor",
     "DnnlError",
     "EltwisePostOp",
@@ -70,6 +72,7 @@ __all__ = [
     "PostOp",
     "Record",
     "Scratchpad",
+    "Sequence",
     "SumPostOp",
     "Unimplemented",
     "batch_normalization",
@@ -94,6 +97,8 @@ __all__ = [
     "pooling_backward",
     "prelu",
     "prelu_backward",
+    "recurrent",
+    "recurrent_backward",
     "reduction",
     "reorder",
     "resampling",

@@ -218,6 +218,9 @@ class FpMath(IntEnum):
     ANY = 3
 
 
+DIFF_WEIGHTS_OVERWRITE = 1
+"""Flag of recurrent layers: the weights' gradients are written, not added."""
+
 # Flags of normalizations
 USE_GLOBAL_STATS, USE_SCALE, USE_SHIFT, FUSE_RELU, FUSE_ADD_RELU = 1, 2, 4, 8, 16
 
