@@ -61,20 +61,16 @@ from compute.nn.container import (
     Sequential,
     TimeDistributed,
 )
-from compute.nn.conv import Conv1d, Conv2d, Conv3d
-from compute.nn.conv_lstm import ConvLSTMCell
-from compute.nn.conv_map import SpatialConvolutionMap
-from compute.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from compute.nn.criterion import *  # noqa: F403  (its
 from compute.nn.contrastive_norm import (
     SpatialContrastiveNormalization,
     SpatialDivisiveNormalization,
     SpatialSubtractiveNormalization,
 )
-from compute.nn.lp_pooling import LPPool1d, LPPool2d, LPPool3d
-from compute.nn.normalize import Normalize, NormalizeScale
-
-__all__ is part of ours, below)
+from compute.nn.conv import Conv1d, Conv2d, Conv3d
+from compute.nn.conv_lstm import ConvLSTMCell
+from compute.nn.conv_map import SpatialConvolutionMap
+from compute.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.cropping import Cropping1d, Cropping2d, Cropping3d
 from compute.nn.distance import Cosine, CosineSimilarity, Euclidean, PairwiseDistance
 from compute.nn.dropout import Dropout, GaussianDropout, GaussianNoise, GaussianSampler
@@ -89,8 +85,10 @@ from compute.nn.learnt_activation import Maxout, PReLU, RReLU, SReLU
 from compute.nn.linear import Linear
 from compute.nn.local_response_norm import LocalResponseNorm, WithinChannelLRN
 from compute.nn.locally_connected import LocallyConnected1d, LocallyConnected2d
+from compute.nn.lp_pooling import LPPool1d, LPPool2d, LPPool3d
 from compute.nn.module import Module, Parameter
 from compute.nn.multi_cell import MultiRNNCell
+from compute.nn.normalize import Normalize, NormalizeScale
 from compute.nn.padding import (
     CircularPad1d,
     CircularPad2d,
@@ -149,14 +147,6 @@ from compute.nn.wiring import Graph, Input, Wire
 from compute.spec import Shape
 
 __all__ = [
-    "SpatialSubtractiveNormalization",
-    "SpatialDivisiveNormalization",
-    "SpatialContrastiveNormalization",
-    "NormalizeScale",
-    "Normalize",
-    "LPPool3d",
-    "LPPool2d",
-    "LPPool1d",
     "ELU",
     "GELU",
     "GLU",
@@ -265,6 +255,9 @@ __all__ = [
     "InstanceNorm3d",
     "JoinTable",
     "L1Penalty",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LSTMCell",
     "Layer",
     "LayerContext",
@@ -297,6 +290,8 @@ __all__ = [
     "Narrow",
     "NarrowTable",
     "Negative",
+    "Normalize",
+    "NormalizeScale",
     "PReLU",
     "Pack",
     "Padding",
@@ -344,10 +339,13 @@ __all__ = [
     "Softsign",
     "SparseJoinTable",
     "SparseLinear",
+    "SpatialContrastiveNormalization",
     "SpatialConvolutionMap",
+    "SpatialDivisiveNormalization",
     "SpatialDropout1d",
     "SpatialDropout2d",
     "SpatialDropout3d",
+    "SpatialSubtractiveNormalization",
     "SplitTable",
     "Sqrt",
     "Square",
