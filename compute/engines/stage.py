@@ -196,3 +196,9 @@ class LogSoftmaxStage(Stage):
             return loss
 
         return Tensor(grad), call
+
+
+def over_last(layer: nn.Softmax | nn.LogSoftmax, node: Node) -> bool:
+    """Whether the layer computes along the last dimension of its input."""
+    rank = len(node.input_shape)
+    return layer.dim % rank == rank - 1

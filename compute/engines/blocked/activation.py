@@ -16,9 +16,26 @@ from compute.graph import Node
 Parameters = tuple[Eltwise, float, float]
 """Function, alpha and beta."""
 
+
+
+def _gelu(layer: nn.Module) -> Parameters:
+    assert isinstance(layer, nn.GELU)
+    return (Eltwise.GELU_TANH if layer.approximate == "tanh" else Eltwise.GELU_ERF, 0.0, 0.0)
+
+
+def _leaky(layer: nn.Module) -> Parameters:
+    assert isinstance(layer, nn.LeakyReLU)
+    return (Eltwise.RELU, layer.negative_slope, 0.0)
+
+
 FORWARD: dict[type[nn.Module], Callable[[nn.Module], Parameters]] = {
     nn.ReLU: lambda layer: (Eltwise.RELU, 0.0, 0.0),
     nn.Tanh: lambda layer: (Eltwise.TANH, 0.0, 0.0),
+    nn.Sigmoid: lambda layer: (Eltwise.LOGISTIC, 0.0, 0.0),
+    nn.SiLU: lambda layer: (Eltwise.SWISH, 1.0, 0.0),
+    nn.Mish: lambda layer: (Eltwise.MISH, 0.0, 0.0),
+    nn.GELU: _gelu,
+    nn.LeakyReLU: _leaky,
 }
 """oneDNN's function for a layer."""
 
@@ -38,8 +55,7 @@ def activation(layer: nn.Module) -> Parameters | None:
 
 def fusable(layer: nn.Module) -> bool:
     """Whether the activation may be computed by the kernel before it: its gradient follows from its result."""
-    known = activation(layer)
-    return known is not None and known[0] in FROM_RESULT
+    return type(layer) in (nn.ReLU, nn.Tanh, nn.Sigmoid)
 
 
 def activation_post_op(layer: nn.Module) -> EltwisePostOp:
@@ -64,7 +80,7 @@ def activation_backward(plan: BlockedPlan, layer: nn.Module, x: Tensor, y: Tenso
     forward = dnnl.eltwise(plan.api, algorithm, data, data, alpha, beta)
     grad_y = plan.to(grad_y, data)
     grad_x = plan.overwritable(grad_y)
-    if algorithm in FROM_RESULT:
+    if fusable(layer):
         forward = dnnl.eltwise(plan.api, FROM_RESULT[algorithm], data, data, alpha, beta)
         operation = dnnl.eltwise_backward(forward, data, data, data)
         plan.run(operation, {DST: y, DIFF_DST: grad_y, DIFF_SRC: grad_x})

@@ -8,24 +8,27 @@ from ctypes import c_int
 from compute import nn
 from compute.engines import dnnl
 from compute.engines.blocked.activation import ActivationStage, activation, fusable
+from compute.engines.blocked.attention import AttentionStage
 from compute.engines.blocked.convolution import ConvolutionStage
 from compute.engines.blocked.dropout import DropoutStage
+from compute.engines.blocked.layer_norm import LayerNormStage
 from compute.engines.blocked.layout import Layout
 from compute.engines.blocked.linear import LinearStage
 from compute.engines.blocked.normalization import BatchNormStage
 from compute.engines.blocked.plan import BlockedPlan
 from compute.engines.blocked.pooling import PoolingStage
+from compute.engines.blocked.recurrent import RecurrentStage
 from compute.engines.blocked.reshape import ReshapeStage
+from compute.engines.blocked.softmax import SoftmaxStage
 from compute.engines.blocked.table import ConcatStage, SumStage
 from compute.engines.blocked.weights import PackedWeights
 from compute.engines.dnnl.constants import DST, SRC, SRC_1, Binary
 from compute.engines.libraries import load_openmp
-from compute.engines.stage import LogSoftmaxStage
+from compute.engines.stage import LogSoftmaxStage, over_last
 from compute.engines.staged import LayerStage, Stage, StagedEngine, StagedPlan
 from compute.engines.tensor import ROWS, Tensor
 from compute.graph import Graph, Node
 from compute.nn.adaptive_pooling import AdaptivePool
-from compute.nn.batch_norm import BatchNorm
 from compute.nn.conv import Convolution
 from compute.nn.fold import Fold
 from compute.nn.pooling import Pool
@@ -117,7 +120,7 @@ def _stage(plan: BlockedPlan, nodes: tuple[Node, ...], inputs: tuple[Tensor, ...
             return ReshapeStage(plan, nodes, x)
         case Convolution():
             return ConvolutionStage(plan, nodes, x)
-        case BatchNorm():
+        case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d():
             return BatchNormStage(plan, nodes, x)
         case Pool() | AdaptivePool():
             return PoolingStage(plan, nodes, x)
@@ -129,8 +132,18 @@ def _stage(plan: BlockedPlan, nodes: tuple[Node, ...], inputs: tuple[Tensor, ...
             return ConcatStage(plan, nodes, inputs)
         case nn.Dropout():
             return DropoutStage(plan, nodes, x)
-        case nn.LogSoftmax():
+        case nn.LogSoftmax() if over_last(layer, nodes[0]):
             return LogSoftmaxStage(plan, nodes, x)
+        case nn.Softmax() if over_last(layer, nodes[0]):
+            return SoftmaxStage(plan, nodes, x)
+        case nn.LayerNorm() if len(layer.normalized_shape) == 1:
+            return LayerNormStage(plan, nodes, x)
+        case nn.Embedding():
+            return LinearStage(plan, nodes, x)
+        case nn.ScaledDotProductAttention():
+            return AttentionStage(plan, nodes, inputs)
+        case nn.LSTM() | nn.GRU() | nn.RNN():
+            return RecurrentStage(plan, nodes, inputs)
         case _ if activation(layer) is not None:
             return ActivationStage(plan, nodes, x)
         case _:
@@ -158,7 +171,7 @@ def _fuses(layer: nn.Module, follower: nn.Module) -> bool:
     match layer:
         case Convolution() | nn.Linear():
             return fusable(follower)
-        case BatchNorm() | nn.CAddTable():
+        case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d() | nn.CAddTable():
             return isinstance(follower, nn.ReLU)
         case _:
             return False

@@ -25,27 +25,33 @@ from compute.engines.staged import Stage
 from compute.engines.tensor import Tensor
 from compute.graph import Node
 
+FEW_ROWS = 64
+"""Below, float32 kernels take the weights as they are: reading them twice to copy them costs more than it gains."""
+
 
 class LinearStage(Stage):
-    """activation(x @ weight.T + bias) on rows (m, in), whose m are all dimensions but the last."""
+    """activation(x @ weight.T + bias) on rows (m, in), whose m are all dimensions but the last.
+
+    Of an nn.Linear, or of an nn.Embedding that is the tied output layer.
+    """
 
     plan: BlockedPlan
 
     def __init__(self, plan: BlockedPlan, nodes: Sequence[Node], x: Tensor) -> None:
         super().__init__(plan, nodes)
         layer = nodes[0].layer
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, nn.Linear | nn.Embedding)
         self._activation = nodes[1].layer if len(nodes) > 1 else None
         self._parameters, self._gradients = plan.parameters(nodes[0]), plan.gradients(nodes[0])
-        self._dims = (layer.out_features, layer.in_features)
+        self._dims = outputs, inputs = self._parameters["weight"].shape
         self._x_shape = plan.shape(nodes[0].sources[0])
         api, y_shape = plan.api, plan.shape(nodes[0].outputs[0])
         rows = plan.rows_of(self._x_shape)
-        source = plan.plain((rows, layer.in_features))
+        source = plan.plain((rows, inputs))
         # What the model gives is float32, and what layers' own formulas take.
-        target = api.strided((rows, layer.out_features), dtype=plan.result_dtype(nodes[-1].outputs[0]))
-        self._target = plan.plain((rows, layer.out_features))
-        self._bias = api.strided((layer.out_features,)) if layer.bias else None
+        target = api.strided((rows, outputs), dtype=plan.result_dtype(nodes[-1].outputs[0]))
+        self._target = plan.plain((rows, outputs))
+        self._bias = api.strided((outputs,)) if "bias" in self._parameters else None
         self._forward = dnnl.inner_product(
             api,
             source,
@@ -55,15 +61,16 @@ class LinearStage(Stage):
             plan.training,
             attr=None if self._activation is None else api.attribute_of(activation_post_op(self._activation)),
         )
-        self._x = plan.reshaped(plan.typed(x), (rows, layer.in_features))
+        self._x = plan.reshaped(plan.typed(x), (rows, inputs))
         self._y = plan.tensor(target)
         weight = plan.weight(self._parameters["weight"], self._dims, self._forward.layout(WEIGHTS))
         plan.run(self._forward, {SRC: self._x, WEIGHTS: weight, DST: self._y, **bias_argument(BIAS, self._parameters)})
         self.outputs = (plan.reshaped(self._y, y_shape),)
 
     def _weights(self) -> dnnl.Descriptor:
-        # In bfloat16 they are copied in any case; in float32 the kernels are as fast on the parameters themselves.
-        return self.plan.any(self._dims) if self.plan.dtype == BF16 else self.plan.plain(self._dims)
+        # Copied once per step into the kernel's layout: worth it where many rows are multiplied.
+        wanted = self.plan.dtype == BF16 or self._target.dims[0] >= FEW_ROWS
+        return self.plan.any(self._dims) if wanted else self.plan.plain(self._dims)
 
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
         plan, api = self.plan, self.plan.api

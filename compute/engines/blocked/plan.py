@@ -124,14 +124,20 @@ class BlockedPlan(StagedPlan):
 
     # --- parameters and calls -----------------------------------------------------------------------------------------
 
-    def weight(self, parameter: Array, dims: Shape, descriptor: Descriptor) -> Tensor:
-        """A parameter, seen as `dims`, in a kernel's layout; the parameter itself where that is its own."""
+    def weight(
+        self, parameter: Array, dims: Shape, descriptor: Descriptor, strides: Shape | None = None
+    ) -> Tensor:
+        """A parameter, seen as `dims`, in a kernel's layout; the parameter itself where that is its own.
+
+        Args:
+            strides: of the parameter's elements; row-major by default.
+        """
         layout = self.layout_of(descriptor)
-        if layout == ROWS:
+        if layout == ROWS and strides is None:
             return Tensor(parameter.reshape(dims))
-        packed = self.engine.weights.get(parameter, dims, descriptor)
+        packed = self.engine.weights.get(parameter, dims, descriptor, strides)
         self._packed[id(packed)] = packed
-        return Tensor(packed.array, layout)
+        return Tensor(packed.array, Layout(descriptor))
 
     def weight_gradient(self, gradient: Array, dims: Shape, descriptor: Descriptor) -> Tensor:
         """What a kernel writes the gradient of a parameter to; `store` puts it into its place."""

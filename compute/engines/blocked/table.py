@@ -13,6 +13,7 @@ from compute.engines.dnnl.constants import DST, MULTIPLE_SRC, SRC, SRC_1, Binary
 from compute.engines.staged import Stage
 from compute.engines.tensor import ROWS, Tensor
 from compute.graph import Node
+from compute.nn.dims import axis_of
 
 
 def common_layout(plan: BlockedPlan, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -71,7 +72,7 @@ class ConcatStage(Stage):
         layer = nodes[0].layer
         assert isinstance(layer, nn.JoinTable)
         dims = plan.shape(nodes[0].outputs[0])
-        self._axis = layer.axis(len(dims))
+        self._axis = axis_of(layer.dim, len(dims) - 1)
         self._parts = common_layout(plan, inputs)
         described = [plan.describe(part) for part in self._parts]
         operation = dnnl.concat(plan.api, described, plan.any(dims), self._axis)
