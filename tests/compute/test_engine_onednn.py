@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -266,3 +269,25 @@ def test_buffers_of_a_plan_share_memory() -> None:
     one = 8 * 16 * 72 * 4
     assert plan.buffers.taken > 12
     assert plan.buffers.peak_bytes <= 4 * one
+
+
+def test_bf16_takes_a_processor_with_kernels_for_it() -> None:
+    """Without them it would run, but by formulas and the library's reference: too slow to be what the user meant."""
+    code = (
+        "import compute; from compute import nn\n"
+        "try: compute.compile(nn.Sequential(nn.Linear(4, 2)), nn.MSELoss(), (4,), precision='bf16')\n"
+        "except compute.InputError as error: print(error)"
+    )
+    # oneDNN's own way to pretend that the processor is older.
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "use precision" in done.stdout
+
+
+def test_older_processors() -> None:
+    """The same networks on AVX2's kernels."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTEST_ADDOPTS": ""}
+    chosen = "fp32_agrees and (convolution or residual or attention or lstm or groups)"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

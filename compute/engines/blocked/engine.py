@@ -9,7 +9,7 @@ from compute import nn
 from compute.engines import dnnl
 from compute.engines.blocked.activation import ActivationStage, activation, fusable
 from compute.engines.blocked.attention import AttentionStage
-from compute.engines.blocked.convolution import ConvolutionStage
+from compute.engines.blocked.convolution import ConvolutionStage, fast
 from compute.engines.blocked.dropout import DropoutStage
 from compute.engines.blocked.layer_norm import LayerNormStage
 from compute.engines.blocked.layout import Layout
@@ -23,11 +23,12 @@ from compute.engines.blocked.reshape import ReshapeStage
 from compute.engines.blocked.softmax import SoftmaxStage
 from compute.engines.blocked.table import ConcatStage, SumStage
 from compute.engines.blocked.weights import PackedWeights
-from compute.engines.dnnl.constants import DST, SRC, SRC_1, Binary
+from compute.engines.dnnl.constants import BF16, DST, SRC, SRC_1, Binary
 from compute.engines.libraries import load_openmp
 from compute.engines.stage import LogSoftmaxStage, over_last
 from compute.engines.staged import LayerStage, Stage, StagedEngine, StagedPlan
 from compute.engines.tensor import ROWS, Tensor
+from compute.errors import InputError
 from compute.graph import Graph, Node
 from compute.nn.adaptive_pooling import AdaptivePool
 from compute.nn.conv import Convolution
@@ -49,6 +50,8 @@ class BlockedEngine(StagedEngine):
         self._openmp = load_openmp()
         self.weights = PackedWeights()
         self.scratchpad = dnnl.Scratchpad()
+        if program.precision == "bf16":
+            check_bf16(dnnl.Api())
 
     def prepare(self) -> None:
         # oneDNN plans a primitive for as many threads as there are while it is made, and wants as many when it runs.
@@ -89,6 +92,17 @@ class BlockedEngine(StagedEngine):
         data = plan.describe(left)
         operation = dnnl.binary(plan.api, Binary.ADD, data, data, data)
         plan.run(operation, {SRC: left, SRC_1: right, DST: total})
+
+
+def check_bf16(api: dnnl.Api) -> None:
+    """Raises InputError unless oneDNN has kernels for bfloat16 on this processor."""
+    square = api.strided((64, 64), dtype=BF16)
+    try:
+        fast(dnnl.matmul(api, square, square, None, square))
+    except dnnl.Unimplemented:
+        raise InputError(
+            'oneDNN has no fast kernels for bfloat16 on this processor (they take AVX-512); use precision="fp32"'
+        ) from None
 
 
 class _Chain(Stage):
@@ -161,7 +175,7 @@ def grouped(graph: Graph) -> list[tuple[Node, ...]]:
     for node in graph.nodes:
         if node.index in taken:
             continue
-        group = (node,)
+        group: tuple[Node, ...] = (node,)
         followers = consumers[node.outputs[0]]
         if len(followers) == 1 and node.outputs[0] not in graph.outputs and _fuses(node.layer, followers[0].layer):
             group = (node, followers[0])

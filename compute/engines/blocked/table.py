@@ -88,10 +88,9 @@ class ConcatStage(Stage):
         start = [0] * len(whole.dims)
         for part, wanted in zip(self._parts, needed, strict=True):
             described = plan.describe(part)
+            found.append(None)
             if wanted:
-                found.append(plan.tensor(described))
-                plan.extract(grad, whole.part(described.dims, start), found[-1])
-            else:
-                found.append(None)
+                found[-1] = taken = plan.tensor(described)
+                plan.extract(grad, whole.part(described.dims, start), taken)
             start[self._axis] += described.dims[self._axis]
         return found

@@ -36,10 +36,10 @@ Array = NDArray[np.float32]
 
 
 class Meeting(NamedTuple):
-    """What an index of the kernel meets along one dimension: outputs start .. start + count - 1, inputs `shift` on."""
+    """What an index of the kernel meets along one dimension: outputs start .. start + size - 1, inputs `shift` on."""
 
     start: int
-    count: int
+    size: int
     shift: int
 
 
@@ -78,15 +78,15 @@ def weight_gradient(
     for kx, across in enumerate(columns):
         for ky, down in enumerate(rows):
             tap = taps[ky, kx]
-            if across.count <= 0 or down.count <= 0:
+            if across.size <= 0 or down.size <= 0:
                 plan.emit(partial(tap.fill, 0.0), uses=(tap,))
                 continue
-            inputs = matrix(x, 0, across.start + across.shift, across.count)
-            grads = matrix(grad_y, 1, across.start, across.count)
-            step = across.count * n
-            grads = _rows(grads, down.start * step, down.count * step, outputs)
-            inputs = _rows(inputs, (down.start + down.shift) * step, down.count * step, channels)
-            _product(plan, grads, inputs, down.count * step, tap)
+            inputs = matrix(x, 0, across.start + across.shift, across.size)
+            grads = matrix(grad_y, 1, across.start, across.size)
+            step = across.size * n
+            grads = _rows(grads, down.start * step, down.size * step, outputs)
+            inputs = _rows(inputs, (down.start + down.shift) * step, down.size * step, channels)
+            _product(plan, grads, inputs, down.size * step, tap)
     if bias is not None:
         _sums(plan, _pixels_first(plan, grad_y, 0, out[1]), n * out[0] * out[1], bias)
     order = (channels, 1, len(columns) * outputs * channels, outputs * channels)
