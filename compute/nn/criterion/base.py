@@ -286,6 +286,12 @@ def same_shape(criterion: Criterion, output: TensorSpec, target: TensorSpec) -> 
         )
 
 
+def some_dimensions(criterion: Criterion, output: TensorSpec) -> None:
+    """Raises InputError if the output is one number per sample, so that there is no last dimension."""
+    if not output.shape:
+        raise InputError(f"{criterion.kind} needs outputs (..., size), the network gives one number per sample")
+
+
 def number(kind: str, name: str, value: float, least: float | None = None, above: float | None = None) -> float:
     """The setting as a float; InputError unless it is finite, at least `least` and larger than `above`."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):

@@ -20,6 +20,7 @@ from compute.nn.criterion.base import (
     refuse,
     same_shape,
     share,
+    some_dimensions,
     weights,
 )
 from compute.nn.criterion.regression import EPSILON
@@ -127,6 +128,10 @@ class KullbackLeiblerDivergenceLoss(SimpleCriterion):
 
     Source: Keras kullback_leibler_divergence; BigDL KullbackLeiblerDivergenceCriterion.
     """
+
+    def check_pair(self, output: TensorSpec, target: TensorSpec) -> None:
+        some_dimensions(self, output)
+        super().check_pair(output, target)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
         x, y = np.clip(output, EPSILON, 1.0), np.clip(target.reshape(output.shape), EPSILON, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compute.errors import InputError
 from compute.nn.criterion.base import (
@@ -17,6 +18,7 @@ from compute.nn.criterion.base import (
     number,
     reduced,
     same_shape,
+    some_dimensions,
 )
 from compute.nn.criterion.labels import ClassCriterion, check_labels
 from compute.nn.criterion.margin import check_signs
@@ -107,6 +109,10 @@ class CosineProximityLoss(SimpleCriterion):
 
     Source: Keras cosine_proximity; BigDL CosineProximityCriterion.
     """
+
+    def check_pair(self, output: TensorSpec, target: TensorSpec) -> None:
+        some_dimensions(self, output)
+        super().check_pair(output, target)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
         x, y = _unit(output)[0], _unit(target.reshape(output.shape))[0]
@@ -203,7 +209,7 @@ class ClassSimplexLoss(SimpleCriterion, ClassCriterion):
         return np.asarray(((output - self.corners[target]) ** 2).mean(axis=1))
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        return (output - self.corners[target]) * (2.0 / self.classes)
+        return np.asarray((output - self.corners[target]) * (2.0 / self.classes))
 
 
 def simplex(corners: int) -> Array:
@@ -234,8 +240,9 @@ def _cosine(x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
     return np.asarray(cosine), (y / norm - x * (cosine / xx), x / norm - y * (cosine / yy))
 
 
-def _unit(x: Array) -> tuple[Array, Array, Array]:
+def _unit(x: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
     """x scaled to norm 1 along the last dimension, its norm, and whether that is above the least allowed."""
-    square = (x * x).sum(axis=-1, keepdims=True)
-    norm = np.sqrt(np.maximum(square, _TINY))
-    return np.asarray(x / norm), np.asarray(norm), np.asarray(square > _TINY)
+    square: Array = (x * x).sum(axis=-1, keepdims=True)
+    norm: Array = np.sqrt(np.maximum(square, _TINY))
+    above: NDArray[np.bool_] = square > _TINY
+    return np.asarray(x / norm), norm, above
