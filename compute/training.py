@@ -96,18 +96,17 @@ class TrainingSpec:
         self._check_shapes(self.dataset, "dataset")
         if self.validation is not None:
             self.validation.dataset.check()
-            self._check_shapes(self.validation.dataset, "validation dataset")
+            self._check_shapes(self.validation.dataset, "validation dataset", self.validation.metrics)
 
-    def _check_shapes(self, dataset: Dataset, what: str) -> None:
+    def _check_shapes(self, dataset: Dataset, what: str, metrics: Sequence[Metric] = ()) -> None:
         try:
             graph = build_graph(self.model, dataset.sample_shape)
         except InputError as error:
             raise InputError(f"model and {what} (samples of {dataset.sample_shape}) do not fit: {error}") from None
         outputs, targets = (TensorSpec(graph.output_shape),), (TensorSpec((), "int64"),)
         self.criterion.check(outputs, targets)
-        if self.validation is not None and dataset is self.validation.dataset:
-            for metric in self.validation.metrics:
-                metric.check(outputs, targets)
+        for metric in metrics:
+            metric.check(outputs, targets)
         classes = dataset.classes
         if classes is not None and isinstance(self.criterion, ClassCriterion) and graph.output_shape[-1] < classes:
             raise InputError(

@@ -93,11 +93,11 @@ class BCEWithLogitsLoss(_Weighted):
         return self._times(positive * (tail + np.maximum(-x, 0.0)) + (1.0 - y) * (tail + np.maximum(x, 0.0)))
 
     def element_slope(self, x: Array, y: Array) -> Array:
-        tail = np.exp(-np.abs(x))
-        larger, smaller = 1.0 / (1.0 + tail), tail / (1.0 + tail)  # sigmoid of |x| and of -|x|
-        right = x > 0
-        positive = y if self.pos_weight is None else y * self.pos_weight
-        return self._times((1.0 - y) * np.where(right, larger, smaller) - positive * np.where(right, smaller, larger))
+        sigmoid = 1.0 / (1.0 + np.exp(-x))
+        if self.pos_weight is None:
+            return self._times(sigmoid - y)
+        positive = y * self.pos_weight
+        return self._times(sigmoid * (1.0 - y + positive) - positive)
 
 
 class KLDivLoss(ElementwiseCriterion):
