@@ -159,8 +159,8 @@ class MeanAveragePrecision(_Binned):
         self.classes = whole("MeanAveragePrecision", "classes", classes, 1)
         if bins is None and classes > 256:
             raise InputError(
-                f"MeanAveragePrecision: {classes} classes need much memory, 16 * {classes} * bins bytes for each block of "
-                "the validation; if you have it, say bins=64 or more"
+                f"MeanAveragePrecision: {classes} classes need much memory, 16 * {classes} * bins bytes for each block "
+                "of the validation; if you have it, say bins=64 or more"
             )
         super().__init__(classes, scores, min(2048, max(64, 4096 // classes)) if bins is None else bins, limit)
 
@@ -194,7 +194,7 @@ def _precision(positives: Sums, negatives: Sums, trapezoid: bool, order: Order) 
 
     Counts by bin, the highest scores first. Within a bin with t true and f false positives before it, p positives and
     n negatives, the j-th positive has f + n false ones before it if positives come last, f if they come first, and
-    f + n j / (p + 1) on average of all orders, with which the precision is (t + j) / (t + f + b j), b = 1 + n / (p + 1).
+    f + n j / (p + 1) on average of all orders, which makes the precision (t + j) / (t + f + b j), b = 1 + n / (p + 1).
     """
     has = positives > 0
     p, n = positives[has], negatives[has]

@@ -190,7 +190,7 @@ def test_areas_are_exact_where_bins_are_not_shared() -> None:
 
 def test_mean_average_precision() -> None:
     rng = np.random.default_rng(0)
-    for classes, error in ((2, 1e-3), (7, 1e-3), (100, 1e-2), (300, 1e-2)):
+    for classes, error in ((2, 1e-3), (7, 1e-3), (100, 2e-2), (300, 2e-2)):
         outputs, targets = logs(classes)(rng, 2000)
         outputs[0][np.arange(2000), targets[0]] += 4  # a network that learned something
         outputs = (f32(torch.log_softmax(torch.tensor(outputs[0].astype(np.float64)), -1).numpy()),)
