@@ -15,8 +15,8 @@ import numpy as np
 
 from compute.errors import InputError
 from compute.metrics.metric import Array, Metric, Sums, labelled, like_output, single, whole
-from compute.nn.criterion import check_labels
-from compute.nn.criterion.base import number
+from compute.nn.criterion.checks import number
+from compute.nn.criterion.labels import check_labels
 from compute.spec import Arrays, Specs
 
 Scores = Literal["probability", "log_probability", "logit"]

@@ -511,9 +511,11 @@ CASES = [
     Case(
         "",
         nn.ParallelCriterion(nn.CrossEntropyLoss(), (nn.KLDNormalLoss(), 2, 0), nn.MSELoss(), weights=[1.0, 0.1, 3.0]),
-        lambda o, t: F.cross_entropy(o[0], t[0], reduction="sum")
-        + 0.1 * 0.5 * (o[1] ** 2 + o[2].exp() - 1 - o[2]).sum()
-        + 3 * mean((o[3] - t[1]) ** 2),
+        lambda o, t: (
+            F.cross_entropy(o[0], t[0], reduction="sum")
+            + 0.1 * 0.5 * (o[1] ** 2 + o[2].exp() - 1 - o[2]).sum()
+            + 3 * mean((o[3] - t[1]) ** 2)
+        ),
         lambda rng, i: (
             tuple(f32(rng.normal(0, 1, (5, s))) for s in (4, 3, 3, 2)),
             (rng.integers(0, 4, 5), f32(rng.normal(0, 1, (5, 2)))),

@@ -142,9 +142,7 @@ def test_metrics_agree_however_samples_are_grouped(case: Any) -> None:
         assert sums.ndim == 1
         assert sums.nbytes <= 65536
         agrees("metric", type(metric).__name__, metric.result(sums), brute(outputs[0], targets[0]), engine="all")
-        split = sum(
-            metric.sums(tuple(a[at] for a in outputs), tuple(a[at] for a in targets)) for at in parts(rng, n)
-        )
+        split = sum(metric.sums(tuple(a[at] for a in outputs), tuple(a[at] for a in targets)) for at in parts(rng, n))
         np.testing.assert_allclose(split, sums, rtol=1e-12)
         if not isinstance(metric, metrics.MAE | metrics.MSE | metrics.Loss | metrics.Perplexity | metrics.NDCG):
             np.testing.assert_array_equal(split, sums)
@@ -206,9 +204,7 @@ def test_mean_average_precision() -> None:
         low, high = metric.bounds(sums)
         assert low - 1e-9 <= np.mean(found) <= high + 1e-9
         assert metric.result(sums) == pytest.approx(np.mean(found), abs=error)
-        half = metric.sums((outputs[0][:99],), (targets[0][:99],)) + metric.sums(
-            (outputs[0][99:],), (targets[0][99:],)
-        )
+        half = metric.sums((outputs[0][:99],), (targets[0][:99],)) + metric.sums((outputs[0][99:],), (targets[0][99:],))
         np.testing.assert_array_equal(half, sums)
     fine = metrics.MeanAveragePrecision(3, bins=200_000)
     outputs, targets = logs(3)(rng, 50)

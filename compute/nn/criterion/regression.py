@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from compute.nn.criterion.base import (
-    Array,
-    ElementwiseCriterion,
-    SampleCriterion,
-    SimpleCriterion,
-    counted,
-    float_outputs,
-    number,
-    reduced,
-    same_shape,
-    share,
-)
+from compute.nn.criterion.base import Array, ElementwiseCriterion, SampleCriterion, SimpleCriterion, reduced, share
+from compute.nn.criterion.checks import counted, float_outputs, number, same_shape
 from compute.spec import Arrays, Specs, TensorSpec
 
 
@@ -115,10 +105,10 @@ class WeightedSmoothL1Loss(SampleCriterion):
         self.num = number(self.kind, "num", num, above=0.0)
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 1, 1 if len(targets) == 1 else 3)
-        float_outputs(self, outputs)
+        counted(self.kind, outputs, targets, 1, 1 if len(targets) == 1 else 3)
+        float_outputs(self.kind, outputs)
         for target in targets:
-            same_shape(self, outputs[0], target)
+            same_shape(self.kind, outputs[0], target)
 
     def values(self, outputs: Arrays, targets: Arrays) -> Array:
         difference, _, outer = self._weighted(outputs, targets)

@@ -8,18 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
-from compute.nn.criterion.base import (
-    Array,
-    SampleCriterion,
-    SimpleCriterion,
-    counted,
-    describe,
-    float_outputs,
-    number,
-    reduced,
-    same_shape,
-    some_dimensions,
-)
+from compute.nn.criterion.base import Array, SampleCriterion, SimpleCriterion, reduced, share
+from compute.nn.criterion.checks import counted, number, same_shape, some_dimensions, vectors
 from compute.nn.criterion.labels import ClassCriterion, check_labels
 from compute.nn.criterion.margin import check_signs
 from compute.spec import Arrays, Specs, TensorSpec
@@ -34,9 +24,9 @@ class _Pair(SampleCriterion):
     outputs_wanted = 2
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, self.outputs_wanted, 1)
-        vectors(self, outputs)
-        same_shape(self, TensorSpec(()), targets[0])
+        counted(self.kind, outputs, targets, self.outputs_wanted, 1)
+        vectors(self.kind, outputs)
+        same_shape(self.kind, TensorSpec(()), targets[0])
 
     def check_batch(self, outputs: Arrays, targets: Arrays) -> None:
         check_signs(self.kind, targets[0])
@@ -93,7 +83,7 @@ class CosineDistanceLoss(SimpleCriterion):
     """
 
     def check_pair(self, output: TensorSpec, target: TensorSpec) -> None:
-        vectors(self, (output,))
+        vectors(self.kind, (output,))
         super().check_pair(output, target)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
@@ -111,7 +101,7 @@ class CosineProximityLoss(SimpleCriterion):
     """
 
     def check_pair(self, output: TensorSpec, target: TensorSpec) -> None:
-        some_dimensions(self, output)
+        some_dimensions(self.kind, output)
         super().check_pair(output, target)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
@@ -122,6 +112,52 @@ class CosineProximityLoss(SimpleCriterion):
         (x, norm, free), (y, _, _) = _unit(output), _unit(target.reshape(output.shape))
         along = np.where(free, (x * y).sum(axis=-1, keepdims=True), 0.0)
         return np.asarray((x * along - y) / (norm * output[0].size))
+
+
+class DotProductLoss(SimpleCriterion):
+    """The sum of x y over a sample: outputs x, targets y of the same shape. To make it large, negate the targets.
+
+    Args:
+        size_average: True for the mean over a sample's elements instead of the sum.
+
+    Source: BigDL DotProductCriterion.
+    """
+
+    def __init__(self, size_average: bool = False) -> None:
+        self.size_average = bool(size_average)
+
+    def sample_losses(self, output: Array, target: Array) -> Array:
+        return reduced(output * target.reshape(output.shape), self.size_average)
+
+    def sample_gradients(self, output: Array, target: Array) -> Array:
+        return target.reshape(output.shape) * share(output, self.size_average)
+
+
+class DiceLoss(SimpleCriterion):
+    """1 - (2 sum(x y) + epsilon) / (sum x + sum y + epsilon), sums over a sample: one minus Dice's coefficient of two
+    masks, outputs x and targets y in 0..1, of the same shape.
+
+    Args:
+        epsilon: keeps two empty masks equal.
+
+    Source: Milletari et al., V-Net, 2016; BigDL DiceCoefficientCriterion.
+    """
+
+    def __init__(self, epsilon: float = 1.0) -> None:
+        self.epsilon = number(self.kind, "epsilon", epsilon, least=0.0)
+
+    def sample_losses(self, output: Array, target: Array) -> Array:
+        upper, lower, _ = self._parts(output, target)
+        return (1.0 - upper / lower)[:, 0]
+
+    def sample_gradients(self, output: Array, target: Array) -> Array:
+        upper, lower, y = self._parts(output, target)
+        return ((upper / lower - 2.0 * y) / lower).reshape(output.shape)
+
+    def _parts(self, output: Array, target: Array) -> tuple[Array, Array, Array]:
+        x, y = output.reshape(len(output), -1), target.reshape(len(output), -1)
+        upper = 2.0 * (x * y).sum(axis=1, keepdims=True) + self.epsilon
+        return upper, x.sum(axis=1, keepdims=True) + y.sum(axis=1, keepdims=True) + self.epsilon, y
 
 
 class TripletMarginLoss(SampleCriterion):
@@ -144,8 +180,8 @@ class TripletMarginLoss(SampleCriterion):
         self.swap = bool(swap)
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 3, None)
-        vectors(self, outputs)
+        counted(self.kind, outputs, targets, 3, None)
+        vectors(self.kind, outputs)
 
     def values(self, outputs: Arrays, targets: Arrays) -> Array:
         anchor, positive, negative = outputs
@@ -223,13 +259,6 @@ def simplex(corners: int) -> Array:
         points[k, k] = math.sqrt(max(0.0, 1.0 - float(points[k, :k] @ points[k, :k])))
         points[k + 1 :, k] = (-1.0 / size - float(points[k, :k] @ points[k + 1, :k])) / points[k, k]
     return points
-
-
-def vectors(criterion: SampleCriterion, outputs: Specs) -> None:
-    """Raises InputError unless all outputs are float32 vectors of one size."""
-    float_outputs(criterion, outputs)
-    if any(len(spec.shape) != 1 or spec.shape != outputs[0].shape for spec in outputs):
-        raise InputError(f"{criterion.kind} needs outputs (size,), all of one size, got {describe(outputs)}")
 
 
 def _cosine(x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
