@@ -128,7 +128,7 @@ class BatchLastPlan(Plan):
         grad: Array = self._grad_output.reshape(self._stages[-1].y.shape) if self._stages else self._grad_output
         last = self._stages[-1]
         # With NLL behind log-softmax the gradient of the logits is simply softmax minus one-hot.
-        self._fused_loss = isinstance(last, LogSoftmaxStage) and isinstance(self._criterion, nn.NLLLoss)
+        self._fused_loss = isinstance(last, LogSoftmaxStage) and type(self._criterion) is nn.NLLLoss
         first_trained = next(
             (i for i, stage in enumerate(self._stages) if any(node.parameters for node in stage.nodes)), None
         )

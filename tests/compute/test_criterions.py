@@ -233,6 +233,10 @@ def test_one_s_own_criterion() -> None:
     loss = criterion.loss_and_gradient((x,), (y,), 2.0, grads)
     assert loss == pytest.approx(float(((x.astype(float) - y) ** 4).mean(axis=1).sum()), rel=1e-7)
     np.testing.assert_allclose(grads[0], 8 * (x.astype(float) - y) ** 3 / 1000, rtol=1e-5, atol=1e-9)
+    short = nn.MultiCriterion(Quartic(), nn.MSELoss())  # (n, 1) and (n,) do not broadcast to (n, n)
+    short.check((TensorSpec((1,)),), (TensorSpec(()),))
+    wanted = ((x[:, 0].astype(float) - y[:, 0]) ** 4 + (x[:, 0].astype(float) - y[:, 0]) ** 2).sum()
+    assert short.loss((x[:, :1],), (y[:, 0],)) == pytest.approx(wanted, rel=1e-6)
     with pytest.raises(InputError, match=r"Quartic needs targets of the output's shape \(1000,\)"):
         criterion.check(specs((x,)), (TensorSpec((999,)),))
 

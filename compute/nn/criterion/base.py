@@ -142,7 +142,8 @@ class SimpleCriterion(SampleCriterion):
                 return 4 * (output - target) ** 3 / output.shape[1]
 
     Both methods get some of the batch's samples: output and target (n, *shape), values as float64 copies, whole
-    numbers as int64. Override `check_pair` where the target's shape need not be the output's.
+    numbers as int64; a target with as many elements as the output in the output's shape. Override `check_pair` where
+    the target's shape need not be the output's.
     """
 
     @abstractmethod
@@ -163,10 +164,10 @@ class SimpleCriterion(SampleCriterion):
         self.check_pair(outputs[0], targets[0])
 
     def values(self, outputs: Arrays, targets: Arrays) -> Array:
-        return self.sample_losses(outputs[0], targets[0])
+        return self.sample_losses(outputs[0], _shaped(targets[0], outputs[0]))
 
     def derivatives(self, outputs: Arrays, targets: Arrays) -> Arrays:
-        return (self.sample_gradients(outputs[0], targets[0]),)
+        return (self.sample_gradients(outputs[0], _shaped(targets[0], outputs[0])),)
 
 
 class ElementwiseCriterion(SimpleCriterion):
@@ -193,15 +194,15 @@ class ElementwiseCriterion(SimpleCriterion):
         """Its derivative by x. Must not write into x or y."""
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        return reduced(self.element_loss(output, target.reshape(output.shape)), self.size_average)
+        return reduced(self.element_loss(output, target), self.size_average)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        return self.element_slope(output, target.reshape(output.shape))
+        return self.element_slope(output, target)
 
     def values(self, outputs: Arrays, targets: Arrays) -> Array:
-        losses = self.sample_losses(outputs[0], targets[0])
+        losses = super().values(outputs, targets)
         if self.work_type is np.float32 and not np.all(np.isfinite(losses)):
-            losses = self.sample_losses(outputs[0].astype(np.float64), targets[0].astype(np.float64))
+            losses = super().values((outputs[0].astype(np.float64),), (targets[0].astype(np.float64),))
         return losses
 
     def _doubles(self, outputs: Arrays, targets: Arrays) -> tuple[Arrays, Arrays]:
@@ -210,6 +211,11 @@ class ElementwiseCriterion(SimpleCriterion):
 
     def _write(self, outputs: Arrays, targets: Arrays, scale: float, grads: Arrays) -> None:
         super()._write(outputs, targets, scale * share(grads[0], self.size_average), grads)
+
+
+def _shaped(target: NDArray[Any], output: NDArray[Any]) -> NDArray[Any]:
+    """The target in the output's shape if it has as many elements: (n,) and (n, 1) would otherwise broadcast."""
+    return target.reshape(output.shape) if target.size == output.size else target
 
 
 def reduced(elements: NDArray[Any], average: bool) -> Losses:

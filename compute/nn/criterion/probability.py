@@ -123,12 +123,12 @@ class KullbackLeiblerDivergenceLoss(SimpleCriterion):
         super().check_pair(output, target)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        x, y = np.clip(output, EPSILON, 1.0), np.clip(target.reshape(output.shape), EPSILON, 1.0)
+        x, y = np.clip(output, EPSILON, 1.0), np.clip(target, EPSILON, 1.0)
         terms = y * np.log(y / x)
         return reduced(terms, average=False) / _rows(output)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        x, y = np.clip(output, EPSILON, 1.0), np.clip(target.reshape(output.shape), EPSILON, 1.0)
+        x, y = np.clip(output, EPSILON, 1.0), np.clip(target, EPSILON, 1.0)
         return np.where((output < EPSILON) | (output > 1.0), 0.0, -y / x) / _rows(output)
 
 
@@ -182,15 +182,12 @@ class PolicyGradientLoss(SimpleCriterion):
         self.size_average = bool(size_average)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        y = target.reshape(output.shape)
-        taken = y != 0
         # An action without reward counts nothing, not even at probability 0, but its NaN is not hidden.
-        probability = np.where(taken | np.isnan(output), output, 1.0)
-        return reduced(y * -np.log(probability), self.size_average)
+        probability = np.where((target != 0) | np.isnan(output), output, 1.0)
+        return reduced(target * -np.log(probability), self.size_average)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        y = target.reshape(output.shape)
-        return np.where(y != 0, -y / output, 0.0) * share(output, self.size_average)
+        return np.where(target != 0, -target / output, 0.0) * share(output, self.size_average)
 
 
 def _rows(output: Array) -> int:

@@ -87,10 +87,10 @@ class CosineDistanceLoss(SimpleCriterion):
         super().check_pair(output, target)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        return 1.0 - _cosine(output, target.reshape(output.shape))[0][:, 0]
+        return 1.0 - _cosine(output, target)[0][:, 0]
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        return -_cosine(output, target.reshape(output.shape))[1][0]
+        return -_cosine(output, target)[1][0]
 
 
 class CosineProximityLoss(SimpleCriterion):
@@ -105,11 +105,11 @@ class CosineProximityLoss(SimpleCriterion):
         super().check_pair(output, target)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        x, y = _unit(output)[0], _unit(target.reshape(output.shape))[0]
+        x, y = _unit(output)[0], _unit(target)[0]
         return -reduced(x * y, average=True)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        (x, norm, free), (y, _, _) = _unit(output), _unit(target.reshape(output.shape))
+        (x, norm, free), (y, _, _) = _unit(output), _unit(target)
         along = np.where(free, (x * y).sum(axis=-1, keepdims=True), 0.0)
         return np.asarray((x * along - y) / (norm * output[0].size))
 
@@ -127,10 +127,10 @@ class DotProductLoss(SimpleCriterion):
         self.size_average = bool(size_average)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        return reduced(output * target.reshape(output.shape), self.size_average)
+        return reduced(output * target, self.size_average)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        return target.reshape(output.shape) * share(output, self.size_average)
+        return target * share(output, self.size_average)
 
 
 class DiceLoss(SimpleCriterion):
