@@ -82,6 +82,8 @@ def agrees(
 
     Args:
         kind: one of KINDS.
+        engine: "all" for what is the same code whatever the engine.
+        oracle: what really gave `wanted`: "PyTorch", "formula", "brute force", "finite differences".
         name: of the component, as users call it: "Conv2d".
         floor: what part of the largest value counts as the least value that an error is relative to.
 
@@ -113,6 +115,8 @@ def table(comparisons: list[Comparison]) -> str:
         "",
         "Made by `python -m tests.compute.agreement` from a run of the tests; do not edit. Errors are the worst of all",
         "comparisons of outputs, losses and gradients: relative to the value, near zero to 1% of the largest value.",
+        "Engine `all`: computed by the same code whatever the engine. Areas under curves are estimates from histograms",
+        "(docs/criterions.md), so their errors are larger.",
         "",
     ]
     for kind in KINDS:

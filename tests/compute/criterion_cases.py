@@ -270,8 +270,8 @@ CASES = [
     # regression
     Case("", nn.MSELoss(), lambda o, t: mean(F.mse_loss(o[0], t[0], reduction="none")), normals()),
     Case("sum", nn.MSELoss(size_average=False), lambda o, t: F.mse_loss(o[0], t[0], reduction="sum"), normals()),
-    Case("large", nn.MSELoss(), lambda o, t: mean((o[0] - t[0]) ** 2), normals(scale=1e18)),
-    Case("overflow", nn.MSELoss(), lambda o, t: mean((o[0] - t[0]) ** 2), normals(scale=1e30)),
+    Case("large", nn.MSELoss(), lambda o, t: mean((o[0] - t[0]) ** 2), normals(scale=1e18), "formula"),
+    Case("overflow", nn.MSELoss(), lambda o, t: mean((o[0] - t[0]) ** 2), normals(scale=1e30), "formula"),
     Case("", nn.L1Loss(), lambda o, t: mean(F.l1_loss(o[0], t[0], reduction="none")), normals()),
     Case("", nn.SmoothL1Loss(), lambda o, t: mean(F.smooth_l1_loss(o[0], t[0], reduction="none")), normals()),
     Case("beta 0", nn.SmoothL1Loss(0.0), lambda o, t: mean(F.l1_loss(o[0], t[0], reduction="none")), normals()),
@@ -507,6 +507,7 @@ CASES = [
         nn.MultiCriterion(nn.MSELoss(), nn.L1Loss(), weights=[0.3, 2.0]),
         lambda o, t: mean(0.3 * (o[0] - t[0]) ** 2 + 2 * (o[0] - t[0]).abs()),
         normals(),
+        "formula",
     ),
     Case(
         "",
@@ -520,18 +521,21 @@ CASES = [
             tuple(f32(rng.normal(0, 1, (5, s))) for s in (4, 3, 3, 2)),
             (rng.integers(0, 4, 5), f32(rng.normal(0, 1, (5, 2)))),
         ),
+        "formula",
     ),
     Case(
         "same target",
         nn.ParallelCriterion(nn.MSELoss(), nn.L1Loss(), repeat_target=True),
         lambda o, t: mean((o[0] - t[0]) ** 2) + mean((o[1] - t[0]).abs()),
         normals(count=2),
+        "formula",
     ),
     Case(
         "",
         nn.TimeDistributedCriterion(nn.MSELoss()),
         lambda o, t: ((o[0] - t[0]) ** 2).mean(-1).sum(),
         normals(6, 3),
+        "formula",
     ),
     Case(
         "mean",
@@ -550,5 +554,6 @@ CASES = [
         nn.TransformedCriterion(nn.L1Loss(), Doubled(), doubled, (6,)),
         lambda o, t: mean((torch.cat([o[0], o[0] ** 2], 1) - torch.cat([t[0], t[0] ** 2], 1)).abs()),
         normals(3),
+        "formula",
     ),
 ]

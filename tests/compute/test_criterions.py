@@ -11,6 +11,7 @@ import torch
 from agreement import agrees
 from criterion_cases import CASES, Arrays, Case, f32
 
+import compute
 from compute import InputError, nn
 from compute.spec import Specs, TensorSpec
 
@@ -330,3 +331,24 @@ def test_wrong_settings_are_refused(make: Any) -> None:
     with pytest.raises(InputError) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "mkl", "onednn"])
+def test_engines_fuse_log_softmax_with_weights_and_ignored_labels(engine: str) -> None:
+    """NLLLoss behind a log-softmax and CrossEntropyLoss on the scores are the same loss and the same gradient."""
+    rng = np.random.default_rng(0)
+    x, label = f32(rng.normal(size=(9, 6))), rng.integers(0, 4, 9)
+    label[2] = -100
+    weight = [0.5, 2.0, 1.0, 3.0]
+    fused = compute.compile(
+        nn.Sequential(nn.Linear(6, 4), nn.LogSoftmax()), nn.NLLLoss(weight=weight), (6,), engine=engine
+    )
+    plain = compute.compile(nn.Sequential(nn.Linear(6, 4)), nn.CrossEntropyLoss(weight=weight), (6,), engine=engine)
+    losses = []
+    for program in (fused, plain):
+        program.parameters[:] = np.random.default_rng(1).normal(size=program.parameters.size)
+        program.parameters_changed()
+        losses.append(program.forward_backward(x, label, 0.25))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert np.abs(fused.gradients).max() > 0
+    np.testing.assert_allclose(fused.gradients, plain.gradients, rtol=1e-4, atol=1e-6)

@@ -141,7 +141,9 @@ def test_metrics_agree_however_samples_are_grouped(case: Any) -> None:
         assert sums.dtype == np.float64
         assert sums.ndim == 1
         assert sums.nbytes <= 65536
-        agrees("metric", type(metric).__name__, metric.result(sums), brute(outputs[0], targets[0]), engine="all")
+        oracle = "PyTorch" if isinstance(metric, metrics.Loss | metrics.Perplexity) else "brute force"
+        wanted = brute(outputs[0], targets[0])
+        agrees("metric", type(metric).__name__, metric.result(sums), wanted, engine="all", oracle=oracle)
         split = sum(metric.sums(tuple(a[at] for a in outputs), tuple(a[at] for a in targets)) for at in parts(rng, n))
         np.testing.assert_allclose(split, sums, rtol=1e-12)
         if not isinstance(metric, metrics.MAE | metrics.MSE | metrics.Loss | metrics.Perplexity | metrics.NDCG):
@@ -186,9 +188,20 @@ def test_areas_are_exact_where_bins_are_not_shared() -> None:
                 agrees("metric", metric.name, metric.result(sums), brute(x, y), oracle="brute force", engine="all")
 
 
+def test_areas_with_the_default_bins_and_overlapping_classes() -> None:
+    """Where bins are shared the areas are estimates; this is how good they are, and what the table shows."""
+    rng = np.random.default_rng(0)
+    for apart in (1, 3):
+        y = rng.integers(0, 2, 3000)
+        x = f32(1 / (1 + np.exp(-rng.normal((2 * y - 1) * apart / 2, 1))))
+        for metric, brute in ((metrics.ROCAUC(), auc), (metrics.PrecisionRecallAUC(), precision_recall)):
+            found = metric.result(metric.sums((x,), (y,)))
+            agrees("metric", metric.name, found, brute(x, y), tolerance=1e-3, oracle="brute force", engine="all")
+
+
 def test_mean_average_precision() -> None:
     rng = np.random.default_rng(0)
-    for classes, error in ((2, 1e-3), (7, 1e-3), (100, 2e-2), (300, 2e-2)):
+    for classes, error in ((2, 1e-3), (7, 1e-2), (100, 0.1), (300, 0.1)):
         outputs, targets = logs(classes)(rng, 2000)
         outputs[0][np.arange(2000), targets[0]] += 4  # a network that learned something
         outputs = (f32(torch.log_softmax(torch.tensor(outputs[0].astype(np.float64)), -1).numpy()),)
@@ -203,7 +216,15 @@ def test_mean_average_precision() -> None:
         ]
         low, high = metric.bounds(sums)
         assert low - 1e-9 <= np.mean(found) <= high + 1e-9
-        assert metric.result(sums) == pytest.approx(np.mean(found), abs=error)
+        agrees(
+            "metric",
+            metric.name,
+            metric.result(sums),
+            np.mean(found),
+            tolerance=error,
+            oracle="brute force",
+            engine="all",
+        )
         half = metric.sums((outputs[0][:99],), (targets[0][:99],)) + metric.sums((outputs[0][99:],), (targets[0][99:],))
         np.testing.assert_array_equal(half, sums)
     fine = metrics.MeanAveragePrecision(3, bins=200_000)
