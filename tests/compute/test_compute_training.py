@@ -138,6 +138,8 @@ def test_a_wrong_spec_is_refused_in_one_line(changes: dict[str, object], message
         ({"metrics": [optim.Loss(), optim.Loss()]}, "same name"),
         ({"metrics": ["Loss"]}, "validation metric must be"),
         ({"batch_size": 0}, "validation batch_size"),
+        ({"metrics": [optim.ConfusionMatrix(9)]}, "needs 9 outputs per label"),
+        ({"metrics": [optim.Loss(nn.MSELoss())]}, "MSELoss needs targets of the output's shape"),
         ({"trigger": None}, "validation trigger"),
         ({"dataset": data.from_arrays(np.zeros((2, 1, 9, 9)), np.zeros(2, dtype=int))}, "validation dataset"),
     ],
