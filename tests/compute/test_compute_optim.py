@@ -40,7 +40,7 @@ WITH_TORCH: list[tuple[ElementwiseOptimizer, Callable[[list[torch.Tensor]], torc
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [1, 7, 40_000])
+@pytest.mark.parametrize("size", [1, 7, 70_000])
 @pytest.mark.parametrize(("ours", "theirs"), WITH_TORCH, ids=lambda value: getattr(value, "kind", ""))
 def test_follows_torch(
     ours: ElementwiseOptimizer, theirs: Callable[[list[torch.Tensor]], torch.optim.Optimizer], size: int
@@ -180,7 +180,7 @@ LAYOUT = lay_out(
     ("stem.weight", 5000, {"l2": 0.01}),
     *((f"bn_{i}.{name}", 64, {} if name == "weight" else {"learning_rate_scale": 2.0})
       for i in range(12) for name in ("weight", "bias")),
-    ("mid.weight", 40_000, {"l1": 0.001}),
+    ("mid.weight", 70_000, {"l1": 0.001}),
     ("frozen.weight", 700, {"frozen": True}),
     *((f"tiny_{i}.weight", 3, {"learning_rate_scale": 0.5 + i, "l2": 0.01 * (i % 3)}) for i in range(40)),
     ("head.weight", 1, {}),
