@@ -198,7 +198,7 @@ class LeaseBook:
         """Every server holds its slice at the version of the start."""
         self._begun = True
         self._last_commit = now
-        if self.committed:  # resumed: what followed that commit may not have happened yet
+        if self.committed or self.spec.inference:  # resumed: what followed that commit may not have happened yet
             return self._after_commit(now)
         return self._begin_step(now)
 
@@ -459,7 +459,7 @@ class LeaseBook:
         if self._stopping is not None:
             return self._end(self._stopping)
         validation = self.spec.validation
-        if validation is None or not validation.trigger(self._training_state()):
+        if validation is None or not (self.spec.inference or validation.trigger(self._training_state())):
             return self._go_on(now)
         self.phase = Phase.VALIDATING
         count, size = len(validation.dataset), validation.batch_size
@@ -488,7 +488,7 @@ class LeaseBook:
         return [Report(control.Progress(validations=[report])), *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Action]:
-        if self.spec.end_when(self._training_state()):
+        if self.spec.inference or self.spec.end_when(self._training_state()):
             return self._end(control.Finished.END_WHEN)
         return self._begin_step(now)
 

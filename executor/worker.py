@@ -104,6 +104,11 @@ class Worker:
         finally:
             if session is not None:
                 session.cancel()
+            self._pool.submit(self._end)  # after what it may still be computing
+
+    def _end(self) -> None:
+        if self._computer is not None:
+            self._computer.close()
 
     def _prepare(self) -> None:
         begun = time.monotonic()

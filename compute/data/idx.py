@@ -6,27 +6,23 @@ then the elements. Images have magic 2051 and dimensions (count, rows, columns),
 
 from __future__ import annotations
 
-import gzip
 import math
+import os
 import struct
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.data.files import REMEDY, PathLike, open_stream
 from compute.errors import InputError
 
 IMAGES_MAGIC = 2051
 LABELS_MAGIC = 2049
 _KIND = {IMAGES_MAGIC: "images", LABELS_MAGIC: "labels"}
 _CHUNK_BYTES = 1 << 20
-_GZIP_LEAST_BYTES = 18  # header and trailer (RFC 1952)
-_REMEDY = "fetch the file again"
 
 
 @dataclass(frozen=True)
@@ -41,13 +37,14 @@ class IdxHeader:
         return math.prod(self.shape)
 
 
-def read(path: Path, magic: int) -> NDArray[np.uint8]:
+def read(path: PathLike, magic: int) -> NDArray[np.uint8]:
     """The file's array, uint8.
 
     Raises:
         InputError: the file is missing, unreadable, cut short, too long, damaged or of another kind.
     """
-    with _open(path) as stream:
+    path = os.fspath(path)
+    with open_stream(path) as stream:
         header = _header(stream, path, magic)
         # Grown as data come, not allocated at once: a damaged header may ask for terabytes.
         data = bytearray()
@@ -56,48 +53,27 @@ def read(path: Path, magic: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8).reshape(header.shape)
 
 
-def check(path: Path, magic: int) -> IdxHeader:
+def check(path: PathLike, magic: int) -> IdxHeader:
     """Reads the file through without keeping it; returns its header. Raises InputError as `read`."""
-    with _open(path) as stream:
+    path = os.fspath(path)
+    with open_stream(path) as stream:
         header = _header(stream, path, magic)
         for _ in _chunks(stream, path, header):
             pass
     return header
 
 
-def header(path: Path, magic: int) -> IdxHeader:
+def header(path: PathLike, magic: int) -> IdxHeader:
     """Reads the header only. Raises InputError as `read`, for the part that is read."""
-    with _open(path) as stream:
+    path = os.fspath(path)
+    with open_stream(path) as stream:
         return _header(stream, path, magic)
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    """Opens a plain or gzipped file; turns what can go wrong in reading it into InputError."""
-    try:
-        with path.open("rb") as raw:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(fileobj=raw) as stream:
-                    yield stream  # type: ignore[misc]
-            else:
-                yield raw
-    except EOFError:
-        raise InputError(f"{path} is cut short: the gzip stream ends early; {_REMEDY}") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        size = path.stat().st_size
-        if size < _GZIP_LEAST_BYTES:
-            raise InputError(f"{path} is cut short: {size} bytes are no gzip file; {_REMEDY}") from None
-        raise InputError(f"{path} is a damaged gzip file ({error}); {_REMEDY}") from None
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; check the folder's name") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}; check its permissions") from None
-
-
-def _header(stream: BinaryIO, path: Path, magic: int) -> IdxHeader:
+def _header(stream: BinaryIO, path: str, magic: int) -> IdxHeader:
     head = stream.read(4)
     if len(head) < 4:
-        raise InputError(f"{path} is cut short: {len(head)} bytes instead of an idx header; {_REMEDY}")
+        raise InputError(f"{path} is cut short: {len(head)} bytes instead of an idx header; {REMEDY}")
     (found,) = struct.unpack(">I", head)
     if found != magic:
         what = f"idx {_KIND[magic]}"
@@ -108,14 +84,14 @@ def _header(stream: BinaryIO, path: Path, magic: int) -> IdxHeader:
     dimensions = magic & 0xFF
     sizes = stream.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
-        raise InputError(f"{path} is cut short: {4 + len(sizes)} bytes instead of an idx header; {_REMEDY}")
+        raise InputError(f"{path} is cut short: {4 + len(sizes)} bytes instead of an idx header; {REMEDY}")
     shape = struct.unpack(f">{dimensions}I", sizes)
     if min(shape[1:], default=1) == 0:
-        raise InputError(f"{path} is damaged: its header says {' x '.join(map(str, shape))} elements; {_REMEDY}")
+        raise InputError(f"{path} is damaged: its header says {' x '.join(map(str, shape))} elements; {REMEDY}")
     return IdxHeader(shape)
 
 
-def _chunks(stream: BinaryIO, path: Path, header: IdxHeader) -> Iterator[bytes]:
+def _chunks(stream: BinaryIO, path: str, header: IdxHeader) -> Iterator[bytes]:
     """The elements in pieces. Raises InputError unless there are exactly as many as the header says."""
     left = header.size
     while left:
@@ -124,10 +100,10 @@ def _chunks(stream: BinaryIO, path: Path, header: IdxHeader) -> Iterator[bytes]:
             shape = " x ".join(map(str, header.shape))
             raise InputError(
                 f"{path} is cut short: {header.size - left} bytes of data, its header says {shape} = {header.size}; "
-                f"{_REMEDY}"
+                f"{REMEDY}"
             )
         left -= len(chunk)
         yield chunk
     # Reading to the end also makes gzip compare its checksum.
     if stream.read(1):
-        raise InputError(f"{path} is damaged: more than the {header.size} bytes its header says; {_REMEDY}")
+        raise InputError(f"{path} is damaged: more than the {header.size} bytes its header says; {REMEDY}")

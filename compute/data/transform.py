@@ -2,93 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compute.data.dataset import Key, Labels
+from compute.data.items import Flow, Spec
+from compute.data.source import Key, Tensors
 from compute.errors import InputError
 from compute.philox import Stream
+from compute.spec import Shape, SpecsLike, TensorSpec, as_arrays, as_specs
 
 
 class Transform:
-    """Base of all transforms; subclass it for one of your own and override `apply` (and `output_shape` if it changes).
+    """Base of all transforms; subclass it for one of your own and override `apply`.
 
         class AddNoise(data.Transform):
             def apply(self, x, target, stream):
                 return x + 0.1 * stream.uniform(x.shape), target
+
+    One that changes the shape of samples of one tensor also overrides `output_shape`; one that changes types, targets
+    or the number of tensors overrides `output_specs`.
     """
 
-    def output_shape(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
+    varying_length = False
+    """Whether the first dimension of a sample may become shorter than its spec says, the same in a micro-batch."""
+
+    def output_shape(self, sample_shape: Shape) -> Shape:
         """Shape of one sample after the transform; unchanged by default."""
         return sample_shape
 
-    def apply(self, x: NDArray[Any], target: Labels, stream: Stream) -> tuple[NDArray[Any], Labels]:
-        """Transforms a micro-batch x (n, *shape), target int64 (n,); x may be overwritten.
+    def output_specs(self, inputs: Flow, targets: Flow) -> tuple[Flow, Flow]:
+        """Specs of inputs and targets after the transform; by default only `output_shape` of a single input changes."""
+        if len(inputs) == 1 and isinstance(inputs[0], TensorSpec):
+            inputs = (TensorSpec(tuple(self.output_shape(inputs[0].shape)), inputs[0].dtype),)
+        return inputs, targets
 
-        Results must depend on nothing but the arguments; `stream` gives this micro-batch's random numbers.
+    def output_classes(self, classes: int | None) -> int | None:
+        """Number of classes that labels may name after the transform; unchanged by default."""
+        return classes
+
+    def apply(self, x: Any, target: Any, stream: Stream) -> tuple[Any, Any]:
+        """Transforms a micro-batch: x (n, *shape) and target, or tuples where there are several tensors.
+
+        x may be overwritten. Results must depend on nothing but the arguments; `stream` gives this micro-batch's random
+        numbers. Several threads may call it at once.
         """
         raise NotImplementedError(f"{type(self).__name__} must define apply")
 
-    def __call__(self, x: NDArray[Any], target: Labels, key: Key, place: int) -> tuple[NDArray[Any], Labels]:
+    def __call__(self, x: Tensors, target: Tensors, key: Key, place: str) -> tuple[Tensors, Tensors]:
         """Applies the transform at `place` of a pipeline to the micro-batch named by `key`."""
-        return self.apply(x, target, Stream(f"transform {place}", *key))
+        result: tuple[Tensors, Tensors] = self.apply(x, target, Stream(f"transform {place}", *key))
+        return result
 
 
-class _Deterministic(Transform):
-    """A transform without random numbers: spares making the stream."""
+class InputTransform(Transform):
+    """Base of transforms of the inputs alone, for samples of one tensor; override `output_spec` and `change`."""
 
-    def __call__(self, x: NDArray[Any], target: Labels, key: Key, place: int) -> tuple[NDArray[Any], Labels]:
-        return self._transform(x), target
+    random = False
+    """Whether `change` draws random numbers; if not, its stream is None and the cost of making one is saved."""
 
-    def _transform(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        raise NotImplementedError
+    def output_spec(self, spec: Spec) -> Spec:
+        """Spec of the input after the transform. Raises InputError if the transform does not take it."""
+        return spec
+
+    def change(self, x: Any, stream: Any) -> Any:
+        """Transforms the inputs of a micro-batch, (n, *shape)."""
+        raise NotImplementedError(f"{type(self).__name__} must define change")
+
+    def output_specs(self, inputs: Flow, targets: Flow) -> tuple[Flow, Flow]:
+        if len(inputs) != 1:
+            name = type(self).__name__
+            raise InputError(
+                f"{name} takes one input tensor, the samples have {len(inputs)}; "
+                f"name the one with data.on_input({name}(...), index)"
+            )
+        return (self.output_spec(inputs[0]),), targets
+
+    def __call__(self, x: Tensors, target: Tensors, key: Key, place: str) -> tuple[Tensors, Tensors]:
+        return self.change(x, Stream(f"transform {place}", *key) if self.random else None), target
 
 
-class to_float(_Deterministic):
-    """float32 of x * scale; by default bytes 0..255 become 0..1."""
+class _On(Transform):
+    """Applies an InputTransform to one of several tensors."""
 
-    def __init__(self, scale: float = 1 / 255) -> None:
-        self.scale = float(scale)
+    def __init__(self, transform: InputTransform, index: int) -> None:
+        if not isinstance(transform, InputTransform):
+            raise InputError(f"{type(self).__name__} takes a transform such as data.to_float(), got {transform!r}")
+        self.transform, self.index = transform, index
 
-    def _transform(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        out = np.empty(x.shape, dtype=np.float32)
-        np.multiply(x, np.float32(self.scale), out=out, casting="unsafe", dtype=np.float32)
-        return out
+    def _specs(self, flow: Flow, what: str) -> Flow:
+        if not 0 <= self.index < len(flow):
+            raise InputError(f"{type(self).__name__}: there is no {what} {self.index}, the samples have {len(flow)}")
+        changed = self.transform.output_spec(flow[self.index])
+        return (*flow[: self.index], changed, *flow[self.index + 1 :])
+
+    def _change(self, tensors: Tensors, key: Key, place: str) -> Tensors:
+        arrays = as_arrays(tensors)
+        changed, _ = self.transform(arrays[self.index], (), key, place)
+        result = (*arrays[: self.index], *as_arrays(changed), *arrays[self.index + 1 :])
+        return result[0] if len(result) == 1 else result
 
 
-class normalize(_Deterministic):
-    """(x - mean) / std in float32, per channel where mean and std are sequences.
+class on_input(_On):
+    """Applies a transform to input `index` of samples of several tensors."""
 
-    Bytes are first brought to 0..1, so mean and std are those of pixels between 0 and 1.
+    def __init__(self, transform: InputTransform, index: int) -> None:
+        super().__init__(transform, index)
+
+    def output_specs(self, inputs: Flow, targets: Flow) -> tuple[Flow, Flow]:
+        return self._specs(inputs, "input"), targets
+
+    def __call__(self, x: Tensors, target: Tensors, key: Key, place: str) -> tuple[Tensors, Tensors]:
+        return self._change(x, key, place), target
+
+
+class on_target(_On):
+    """Applies a transform to target `index`."""
+
+    def __init__(self, transform: InputTransform, index: int = 0) -> None:
+        super().__init__(transform, index)
+
+    def output_specs(self, inputs: Flow, targets: Flow) -> tuple[Flow, Flow]:
+        return inputs, self._specs(targets, "target")
+
+    def __call__(self, x: Tensors, target: Tensors, key: Key, place: str) -> tuple[Tensors, Tensors]:
+        return x, self._change(target, key, place)
+
+
+class map(Transform):
+    """function(x) in place of the inputs x of a micro-batch: (n, *shape), or a tuple where there are several tensors.
+
+    Args:
+        function: must depend on x alone; give `apply` of a Transform of your own for random numbers and targets.
+        specs: shape or specs of the result, where it differs: `data.map(lambda x: x[:, :1], (1, 28, 28))`.
     """
 
-    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        self.mean = np.atleast_1d(np.asarray(mean, dtype=np.float64))
-        self.std = np.atleast_1d(np.asarray(std, dtype=np.float64))
-        if self.mean.ndim != 1 or self.mean.shape != self.std.shape:
-            raise InputError("normalize: mean and std must be numbers, or one number per channel each")
-        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
-            raise InputError(f"normalize: std must be positive and all numbers finite, got {mean} and {std}")
+    def __init__(self, function: Callable[[Any], Any], specs: SpecsLike | None = None) -> None:
+        if not callable(function):
+            raise InputError(f"{type(self).__name__} takes a function, got {function!r}")
+        self.function = function
+        self.specs = None if specs is None else as_specs(specs)
 
-    def output_shape(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if self.mean.size > 1 and (len(sample_shape) < 2 or sample_shape[0] != self.mean.size):
-            raise InputError(f"normalize has {self.mean.size} means, the samples have shape {sample_shape}")
-        return sample_shape
+    def output_specs(self, inputs: Flow, targets: Flow) -> tuple[Flow, Flow]:
+        return (inputs if self.specs is None else self.specs), targets
 
-    def _transform(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        # x * factor + shift: two passes, and no division.
-        unit = 255.0 if x.dtype == np.uint8 else 1.0
-        factor = (1.0 / (self.std * unit)).astype(np.float32)
-        shift = (-self.mean / self.std).astype(np.float32)
-        if factor.size > 1:
-            column = (-1, *(1,) * (x.ndim - 2))
-            factor, shift = factor.reshape(column), shift.reshape(column)
-        else:
-            factor, shift = factor[0], shift[0]
-        out = np.empty(x.shape, dtype=np.float32)
-        np.multiply(x, factor, out=out, casting="unsafe", dtype=np.float32)
-        np.add(out, shift, out=out)
-        return out
+    def __call__(self, x: Tensors, target: Tensors, key: Key, place: str) -> tuple[Tensors, Tensors]:
+        return self.function(x), target
+
+
+class map_target(map):
+    """function(target) in place of the targets of a micro-batch; else as `map`.
+
+    Args:
+        classes: the number of classes that the new targets name, None if they are no labels.
+    """
+
+    def __init__(
+        self, function: Callable[[Any], Any], specs: SpecsLike | None = None, classes: int | None = None
+    ) -> None:
+        super().__init__(function, specs)
+        self.classes = classes
+
+    def output_specs(self, inputs: Flow, targets: Flow) -> tuple[Flow, Flow]:
+        return inputs, (targets if self.specs is None else self.specs)
+
+    def output_classes(self, classes: int | None) -> int | None:
+        return self.classes
+
+    def __call__(self, x: Tensors, target: Tensors, key: Key, place: str) -> tuple[Tensors, Tensors]:
+        return x, self.function(target)
+
+
+class input_as_target(Transform):
+    """The inputs are the targets, too, for autoencoders."""
+
+    def output_specs(self, inputs: Flow, targets: Flow) -> tuple[Flow, Flow]:
+        return inputs, inputs
+
+    def output_classes(self, classes: int | None) -> int | None:
+        return None
+
+    def __call__(self, x: Tensors, target: Tensors, key: Key, place: str) -> tuple[Tensors, Tensors]:
+        # A copy: later transforms may overwrite x.
+        copies = tuple(np.copy(array) for array in as_arrays(x))
+        return x, copies[0] if len(copies) == 1 else copies

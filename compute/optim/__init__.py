@@ -1,5 +1,7 @@
 """Optimizers, gradient clipping, and metrics."""
 
+from compute import metrics
+from compute.metrics import *  # noqa: F403  (their __all__ is part of ours, below)
 from compute.optim.adagrad import Adadelta, Adagrad, RMSprop
 from compute.optim.adam import Adam, Adamax, AdamW
 from compute.optim.clipping import Clip, ClipNorm, ClipValue
@@ -7,7 +9,6 @@ from compute.optim.ftrl import Ftrl
 from compute.optim.groups import Optimizers
 from compute.optim.lbfgs import LBFGS
 from compute.optim.learning_rates import LearningRates
-from compute.optim.metrics import Loss, Metric, Top1Accuracy
 from compute.optim.optimizer import ElementwiseOptimizer, Optimizer
 from compute.optim.sgd import LARS, SGD
 from compute.optim.sums import ExactSum, sum_block
@@ -29,12 +30,10 @@ __all__ = [
     "ExactSum",
     "Ftrl",
     "LearningRates",
-    "Loss",
-    "Metric",
     "Optimizer",
     "Optimizers",
     "ParameterUpdate",
     "RMSprop",
-    "Top1Accuracy",
     "sum_block",
 ]
+__all__ += metrics.__all__
