@@ -24,7 +24,7 @@ def write_subset(target: Path, train: int = 6400, test: int = 1000) -> Path:
 
 
 def write_cifar(target: Path, train: int, test: int) -> Path:
-    """The first images of Fashion-MNIST in CIFAR-10's binary format, in `target`: padded to 32 x 32, three like channels.
+    """The first images of Fashion-MNIST in CIFAR-10's binary format, in `target`: 32 x 32, three like channels.
 
     Args:
         train: a multiple of five, since there are five files.
