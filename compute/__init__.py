@@ -12,13 +12,20 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from compute import data, models, nn, optim, schedule, trigger
 from compute.errors import InputError
 from compute.layout import ParameterInfo, fingerprint, initial_parameters, parameter_layout
+from compute.model_file import SavedModel, load_model, load_parameters, save_model
+from compute.predictions import read_predictions
+from compute.predictor import Predictor
 from compute.program import Program, compile
+from compute.spec import TensorSpec
 from compute.training import TrainingSpec, TrainingState, Validation
 
 __all__ = [
     "InputError",
     "ParameterInfo",
+    "Predictor",
     "Program",
+    "SavedModel",
+    "TensorSpec",
     "TrainingSpec",
     "TrainingState",
     "Validation",
@@ -26,10 +33,14 @@ __all__ = [
     "data",
     "fingerprint",
     "initial_parameters",
+    "load_model",
+    "load_parameters",
     "models",
     "nn",
     "optim",
     "parameter_layout",
+    "read_predictions",
+    "save_model",
     "schedule",
     "trigger",
 ]

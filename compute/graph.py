@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from compute.errors import InputError
-from compute.nn.container import Sequential
-from compute.nn.module import Module, Parameter, Shape
+from compute.nn.fold import Fold
+from compute.nn.layer import Layer
+from compute.nn.module import Activity, Module, Parameter
+from compute.spec import Shape, Specs, SpecsLike, TensorSpec, as_specs
 
-INPUT = -1
-"""The node number of the graph's input."""
+
+@dataclass(frozen=True)
+class Value:
+    """What a layer gives or the model is given.
+
+    Attributes:
+        spec: of one sample.
+        repeat: rows per sample of the batch: arrays are (n * repeat, *spec.shape). More than 1 within
+            nn.TimeDistributed and nn.Bottle.
+        producer: node that gives it; None for an input of the model.
+    """
+
+    index: int
+    spec: TensorSpec
+    repeat: int
+    producer: int | None
+
+    def shape(self, batch: int) -> Shape:
+        """Shape of its array for `batch` samples."""
+        return (batch * self.repeat, *self.spec.shape)
 
 
 @dataclass(frozen=True)
@@ -20,102 +42,257 @@ class GraphParameter:
     name: str
     spec: Parameter
     offset: int
+    layer: Layer
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.spec.shape)
 
+    @property
+    def trained(self) -> bool:
+        """Whether the optimizer changes it."""
+        return self.spec.kind == "weight" and not self.layer.frozen
+
+    @property
+    def span(self) -> slice:
+        """Its place in the flat vector."""
+        return slice(self.offset, self.offset + self.size)
+
 
 @dataclass(frozen=True)
 class Node:
-    """One layer at its place. `sources` are the nodes whose outputs it takes (INPUT: the graph's input)."""
+    """One layer at its place.
+
+    Attributes:
+        sources, outputs: numbers of the values that it takes and gives.
+        input_specs, output_specs: of these values.
+        parameters: nodes of one layer object share theirs.
+    """
 
     index: int
     name: str
-    layer: Module
+    layer: Layer
     sources: tuple[int, ...]
-    input_shape: Shape
-    output_shape: Shape
+    outputs: tuple[int, ...]
+    input_specs: Specs
+    output_specs: Specs
     parameters: tuple[GraphParameter, ...]
+
+    @property
+    def input_shape(self) -> Shape:
+        """Of the first input."""
+        return self.input_specs[0].shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """Of the first output."""
+        return self.output_specs[0].shape
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which every node comes after its sources; the last one is the output."""
+    """Nodes in an order in which every node comes after those that it takes values from.
 
-    input_shape: Shape
+    Attributes:
+        inputs, outputs: numbers of the model's values.
+        parameters: each once, in the order of the flat vector: all weights, then all statistics.
+    """
+
+    values: tuple[Value, ...]
     nodes: tuple[Node, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    parameters: tuple[GraphParameter, ...]
 
     @property
-    def output_shape(self) -> Shape:
-        """Shape of one output sample."""
-        return self.nodes[-1].output_shape
+    def input_specs(self) -> Specs:
+        """Of one sample."""
+        return tuple(self.values[index].spec for index in self.inputs)
 
     @property
-    def parameters(self) -> list[GraphParameter]:
-        """All parameters in the order of the flat vector."""
-        return [parameter for node in self.nodes for parameter in node.parameters]
+    def output_specs(self) -> Specs:
+        """Of one sample."""
+        return tuple(self.values[index].spec for index in self.outputs)
 
     @property
     def size(self) -> int:
         """Length of the flat parameter vector."""
         return sum(parameter.size for parameter in self.parameters)
 
+    @property
+    def consumers(self) -> dict[int, list[Node]]:
+        """For each value the nodes that take it, once per time they do."""
+        found: dict[int, list[Node]] = {value.index: [] for value in self.values}
+        for node in self.nodes:
+            for source in node.sources:
+                found[source].append(node)
+        return found
+
+    def needs_gradient(self) -> list[bool]:
+        """For each value: whether its gradient is needed, i.e. whether a trained parameter lies before it."""
+        needed = [False] * len(self.values)
+        for node in self.nodes:
+            inputs = any(needed[source] for source in node.sources)
+            trained = inputs or any(p.trained for p in node.parameters)
+            for output in node.outputs:
+                needed[output] = trained and self.values[output].spec.dtype == "float32"
+        return needed
+
+
+class _Draft(NamedTuple):
+    """A node before the offsets of its parameters are known."""
+
+    name: str
+    layer: Layer
+    sources: tuple[int, ...]
+    outputs: tuple[int, ...]
+
 
 class GraphBuilder:
-    """Collects nodes; containers call `add` through their layers' `build`."""
+    """Collects nodes; modules call `add` through their `build`."""
 
-    def __init__(self, input_shape: Shape) -> None:
-        self.input_shape = input_shape
-        self.nodes: list[Node] = []
-        self._offset = 0
+    def __init__(self, inputs: Specs) -> None:
+        self._values = [Value(index, spec, 1, None) for index, spec in enumerate(inputs)]
+        self._inputs = tuple(range(len(inputs)))
+        self._drafts: list[_Draft] = []
+        self._names: dict[str, Layer] = {}
+        self._parameters: dict[int, tuple[str, Layer, list[Parameter]]] = {}  # by the layer's identity
 
-    def shape_of(self, node: int) -> Shape:
-        """Shape of one sample of a node's output."""
-        return self.input_shape if node == INPUT else self.nodes[node].output_shape
+    def spec(self, value: int) -> TensorSpec:
+        """Shape and type of a value."""
+        return self._values[value].spec
 
-    def add(self, layer: Module, source: int, name: str) -> int:
-        """Adds a layer behind `source`; returns its node number. Raises InputError where shapes or names clash."""
+    def add(self, layer: Module, sources: Activity, name: str) -> Activity:
+        """Adds a layer behind `sources`, one value or a flat table; returns its output or the table of its outputs.
+
+        Raises:
+            InputError: shapes, types or names clash.
+        """
         name = name or layer.name or layer.kind.lower()
-        input_shape = self.shape_of(source)
+        if not isinstance(layer, Layer):
+            raise InputError(f"{name} ({layer.kind}) has no forward and backward; derive your own from nn.CustomLayer")
+        values = self._flat(name, layer, sources)
+        specs = tuple(value.spec for value in values)
+        if layer.arity not in (None, len(specs)):
+            raise InputError(f"layer {name} ({layer.kind}) takes {layer.arity} input(s) and is given {len(specs)}")
         try:
-            output_shape = tuple(layer.output_shape(input_shape))
-            specs = layer.parameters(input_shape)
+            outputs = tuple(layer.output_specs(*specs))
+            parameters = layer.parameters(*(spec.shape for spec in specs))
         except InputError as error:
-            raise InputError(f"layer {name} ({layer.kind}) cannot take shape {input_shape}: {error}") from None
-        if not output_shape or not all(isinstance(size, int) and size >= 1 for size in output_shape):
-            raise InputError(f"layer {name} ({layer.kind}): output_shape must give sizes >= 1, gave {output_shape}")
-        for node in self.nodes:
-            if node.name == name:
-                raise InputError(f"two layers are called {name}; give each its own name")
-            if node.layer is layer and specs:
-                raise InputError(f"layers {node.name} and {name} are one object; make a second {layer.kind}")
-        parameters = []
-        for spec in specs:
-            parameters.append(GraphParameter(f"{name}.{spec.name}", spec, self._offset))
-            self._offset += math.prod(spec.shape)
+            shapes = " and ".join(str(spec) for spec in specs)
+            raise InputError(f"layer {name} ({layer.kind}) cannot take {shapes}: {error}") from None
+        self._remember(name, layer, parameters)
+        repeat = values[0].repeat
+        if isinstance(layer, Fold):
+            repeat = layer.repeat_after(repeat)
+        first = len(self._values)
+        node = len(self._drafts)
+        for index, spec in enumerate(outputs):
+            self._values.append(Value(first + index, spec, repeat, node))
+        numbers = tuple(range(first, len(self._values)))
+        self._drafts.append(_Draft(name, layer, tuple(value.index for value in values), numbers))
+        return numbers[0] if len(numbers) == 1 else numbers
+
+    def _flat(self, name: str, layer: Layer, sources: Activity) -> list[Value]:
+        table = (sources,) if isinstance(sources, int) else sources
+        if not table:
+            raise InputError(f"layer {name} ({layer.kind}) gets an empty table")
+        values = []
+        for source in table:
+            if not isinstance(source, int):
+                raise InputError(f"layer {name} ({layer.kind}) gets a nested table; put nn.FlattenTable() before it")
+            values.append(self._values[source])
+        if len({value.repeat for value in values}) > 1:
+            raise InputError(f"layer {name} ({layer.kind}) mixes values inside and outside of nn.TimeDistributed")
+        return values
+
+    def _remember(self, name: str, layer: Layer, parameters: list[Parameter]) -> None:
+        """Notes the layer's name and parameters; those of a layer object seen before are shared."""
+        known = self._names.get(name)
+        if known is not None and (known is not layer or not parameters):
+            raise InputError(f"two layers are called {name}; give each its own name")
+        self._names[name] = layer
         if len({parameter.name for parameter in parameters}) != len(parameters):
             raise InputError(f"layer {name} ({layer.kind}): two of its parameters have the same name")
-        index = len(self.nodes)
-        self.nodes.append(Node(index, name, layer, (source,), input_shape, output_shape, tuple(parameters)))
-        return index
+        if id(layer) not in self._parameters:
+            self._parameters[id(layer)] = (name, layer, parameters)
+            return
+        first, _, shared = self._parameters[id(layer)]
+        if [(p.name, p.shape) for p in shared] != [(p.name, p.shape) for p in parameters]:
+            raise InputError(f"{first} and {name} are one layer, but its parameters differ with the inputs' shapes")
+        if any(parameter.kind == "statistic" for parameter in parameters):
+            raise InputError(f"{first} and {name} are one {layer.kind}, whose statistics two places cannot share")
+
+    def finish(self, outputs: Activity) -> Graph:
+        """The graph whose outputs these are, without nodes that they do not depend on."""
+        numbers = tuple(flatten(outputs))
+        wanted = set(numbers)
+        kept: list[_Draft] = []
+        for draft in reversed(self._drafts):
+            if wanted.intersection(draft.outputs):
+                wanted.update(draft.sources)
+                kept.append(draft)
+        kept.reverse()
+        laid_out = self._lay_out({id(draft.layer) for draft in kept})
+        produced = {output: index for index, draft in enumerate(kept) for output in draft.outputs}
+        # Values keep their order and get new numbers.
+        old = [v for v in self._values if v.index in produced or v.producer is None]
+        new = {value.index: index for index, value in enumerate(old)}
+        values = tuple(Value(new[v.index], v.spec, v.repeat, produced.get(v.index)) for v in old)
+        nodes = tuple(
+            Node(
+                index,
+                draft.name,
+                draft.layer,
+                tuple(new[source] for source in draft.sources),
+                tuple(new[output] for output in draft.outputs),
+                tuple(self.spec(source) for source in draft.sources),
+                tuple(self.spec(output) for output in draft.outputs),
+                tuple(laid_out[id(draft.layer)]),
+            )
+            for index, draft in enumerate(kept)
+        )
+        parameters = sorted((p for found in laid_out.values() for p in found), key=lambda p: p.offset)
+        return Graph(values, nodes, self._inputs, tuple(new[n] for n in numbers), tuple(parameters))
+
+    def _lay_out(self, used: set[int]) -> dict[int, list[GraphParameter]]:
+        """Gives each parameter its place: weights in the order of their layers, then statistics."""
+        laid_out: dict[int, list[GraphParameter]] = {layer: [] for layer in used}
+        offset = 0
+        for kind in ("weight", "statistic"):
+            for identity, (name, layer, parameters) in self._parameters.items():
+                for spec in parameters if identity in used else ():
+                    if spec.kind == kind:
+                        found = GraphParameter(f"{name}.{spec.name}", spec, offset, layer)
+                        laid_out[identity].append(found)
+                        offset += found.size
+        return laid_out
 
 
-def build_graph(model: Module, input_shape: Shape) -> Graph:
-    """The graph of a model for samples of `input_shape`.
+def flatten(activity: Activity) -> Sequence[int]:
+    """The values of an activity in order, tables and nested tables opened."""
+    if isinstance(activity, int):
+        return [activity]
+    return [value for item in activity for value in flatten(item)]
+
+
+def build_graph(model: Module, inputs: SpecsLike) -> Graph:
+    """The graph of a model for samples of these shapes and types.
 
     Raises:
-        InputError: a layer cannot take the shape that reaches it, names clash, or the model is empty.
+        InputError: a layer cannot take what reaches it, names clash, or the model is empty.
     """
     if not isinstance(model, Module):
         raise InputError(f"the model must be an nn.Module such as nn.Sequential, got {type(model).__name__}")
-    shape = tuple(int(size) for size in input_shape)
-    if not shape or min(shape) < 1:
-        raise InputError(f"a sample's shape must have sizes of at least 1, got {shape}")
-    builder = GraphBuilder(shape)
-    path = "" if isinstance(model, Sequential) else (model.name or model.kind.lower())
-    last = model.build(builder, INPUT, path)
-    if not builder.nodes or last != len(builder.nodes) - 1:
+    specs = as_specs(inputs)
+    builder = GraphBuilder(specs)
+    path = "" if any(True for _ in model.children()) else (model.name or model.kind.lower())
+    outputs = model.build(builder, 0 if len(specs) == 1 else tuple(range(len(specs))), path)
+    graph = builder.finish(outputs)
+    if not graph.nodes:
         raise InputError("the model has no layers")
-    return Graph(shape, tuple(builder.nodes))
+    for number in graph.outputs:
+        if graph.values[number].repeat != 1:
+            raise InputError("the model ends inside of an nn.Fold; undo it with a fold of 1 / times")
+    return graph

@@ -55,7 +55,7 @@ def as_specs(value: SpecsLike) -> Specs:
     if isinstance(value, TensorSpec):
         return (value,)
     try:
-        items: tuple[Any, ...] = tuple(value)  # type: ignore[arg-type]
+        items: tuple[Any, ...] = tuple(value)
     except TypeError:
         items = ()
     if items and all(isinstance(item, TensorSpec) for item in items):

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from compute.data.dataset import Dataset
 from compute.errors import InputError
 from compute.graph import build_graph
-from compute.nn.criterion import Criterion, NLLLoss
+from compute.layout import parameter_layout
+from compute.metrics import Metric
+from compute.model_file import load_parameters
+from compute.nn.criterion import ClassCriterion, Criterion
 from compute.nn.module import Module
-from compute.optim.metrics import Metric
-from compute.optim.optimizer import Optimizer
+from compute.optim.clipping import Clip
+from compute.optim.groups import Optimizers, by_prefix
+from compute.optim.update import ParameterUpdate
 from compute.program import check_engine
 from compute.trigger import Trigger
 
@@ -37,12 +41,18 @@ class TrainingState:
 
 @dataclass
 class Validation:
-    """When to validate, on what, with which metrics; `batch_size` samples at a time."""
+    """When to validate, on what, with which metrics; `batch_size` samples at a time.
+
+    Attributes:
+        predictions: where the network's outputs are written (compute.predictions), a directory or fsspec URL that all
+            workers reach; empty: nowhere.
+    """
 
     trigger: Trigger
     dataset: Dataset
     metrics: Sequence[Metric]
     batch_size: int = 256
+    predictions: str = ""
 
 
 @dataclass
@@ -50,16 +60,23 @@ class TrainingSpec:
     """All that defines a training; see `check` for what must hold.
 
     Attributes:
+        optimizer: one, or one per layer or part of the model: a mapping from name prefixes such as "features.conv_0" to
+            optimizers, "" for the rest.
+        clip: optim.ClipValue or optim.ClipNorm; None for no gradient clipping.
         batch_size: samples per step; the last step of an epoch may have fewer.
         micro_batches: parts of a step, a power of two; they fix the order of additions, so changing it changes bits.
         seed: of initial parameters, orders and random layers; 0 <= seed < 2**63.
         checkpoint_when: None for no checkpoints.
+        precision: "fp32" or "bf16" (compute.compile).
+        weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach; empty: the
+            initializers' values.
+        inference: no step is trained; the validation is run once.
     """
 
     model: Module
     criterion: Criterion
     dataset: Dataset
-    optimizer: Optimizer
+    optimizer: Optimizers
     batch_size: int
     end_when: Trigger
     micro_batches: int = 8
@@ -67,6 +84,10 @@ class TrainingSpec:
     engine: str = "onednn"
     validation: Validation | None = None
     checkpoint_when: Trigger | None = None
+    precision: str = "fp32"
+    weights: str = ""
+    inference: bool = False
+    clip: Clip | None = None
 
     def check(self) -> None:
         """Validates everything once, at the edge: types, ranges, data files, and that all shapes agree.
@@ -77,7 +98,7 @@ class TrainingSpec:
         _is("model", self.model, Module, "an nn.Module such as nn.Sequential")
         _is("criterion", self.criterion, Criterion, "an nn.Criterion such as nn.NLLLoss()")
         _is("dataset", self.dataset, Dataset, "a data set such as data.mnist(folder)")
-        _is("optimizer", self.optimizer, Optimizer, "an optimizer such as optim.SGD(learning_rate=0.1)")
+        optimizers = by_prefix(self.optimizer)
         _is("end_when", self.end_when, Trigger, "a trigger such as trigger.max_epoch(3)")
         if self.checkpoint_when is not None:
             _is("checkpoint_when", self.checkpoint_when, Trigger, "a trigger such as trigger.every_epoch()")
@@ -88,25 +109,46 @@ class TrainingSpec:
         _whole("seed", self.seed, 0)
         if self.seed >= 2**63:
             raise InputError(f"seed must be less than 2**63, got {self.seed}")
-        check_engine(self.engine)
+        check_engine(self.engine, self.precision)
         if self.validation is not None:
             _check_validation(self.validation)
+        elif self.inference:
+            raise InputError("a job without training needs a validation: a data set to run over")
+        metrics = [metric.name for metric in self.validation.metrics] if self.validation is not None else []
+        for optimizer in optimizers.values():
+            optimizer.check(metrics)
+        self.end_when.check(metrics)
+        if self.checkpoint_when is not None:
+            self.checkpoint_when.check(metrics)
+        if self.validation is not None:
+            self.validation.trigger.check(metrics)
         self.dataset.check()
         self._check_shapes(self.dataset, "dataset")
+        ParameterUpdate(parameter_layout(self.model, self.dataset.input_specs), self.optimizer, self.clip, 0, 0)
         if self.validation is not None:
             self.validation.dataset.check()
             self._check_shapes(self.validation.dataset, "validation dataset")
+        if self.weights:
+            load_parameters(self.weights, self.model, self.dataset.input_specs)
 
     def _check_shapes(self, dataset: Dataset, what: str) -> None:
         try:
-            graph = build_graph(self.model, dataset.sample_shape)
+            graph = build_graph(self.model, dataset.input_specs)
         except InputError as error:
-            raise InputError(f"model and {what} (samples of {dataset.sample_shape}) do not fit: {error}") from None
-        self.criterion.check(graph.output_shape)
+            samples = " and ".join(str(spec) for spec in dataset.input_specs)
+            raise InputError(f"model and {what} (samples of {samples}) do not fit: {error}") from None
+        outputs, targets = graph.output_specs, dataset.target_specs
+        if not self.inference:
+            self.criterion.check(outputs, targets)
+        if self.validation is not None and dataset is self.validation.dataset:
+            for metric in self.validation.metrics:
+                metric.check(outputs, targets)
         classes = dataset.classes
-        if classes is not None and isinstance(self.criterion, NLLLoss) and graph.output_shape[0] < classes:
+        if classes is None or self.inference or not isinstance(self.criterion, ClassCriterion):
+            return
+        if outputs[0].shape[-1] < classes:
             raise InputError(
-                f"the model has {graph.output_shape[0]} outputs, but labels of the {what} go to {classes - 1}; "
+                f"the model has {outputs[0].shape[-1]} outputs, but labels of the {what} go to {classes - 1}; "
                 f"give the last layer {classes} outputs"
             )
 
@@ -115,7 +157,7 @@ def _check_validation(validation: Validation) -> None:
     _is("validation", validation, Validation, "a compute.Validation")
     _is("validation trigger", validation.trigger, Trigger, "a trigger such as trigger.every_epoch()")
     _is("validation dataset", validation.dataset, Dataset, "a data set such as data.mnist(folder, train=False)")
-    if not validation.metrics:
+    if not validation.metrics and not validation.predictions:
         raise InputError("validation needs at least one metric such as optim.Top1Accuracy()")
     for metric in validation.metrics:
         _is("validation metric", metric, Metric, "a metric such as optim.Top1Accuracy()")

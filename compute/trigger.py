@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compute.errors import InputError
@@ -17,6 +19,17 @@ class Trigger(ABC):
     @abstractmethod
     def __call__(self, state: TrainingState) -> bool:
         """Whether the trigger fires after the step that `state` describes."""
+
+    def __and__(self, other: Trigger) -> Trigger:
+        """`a & b` fires when both do."""
+        return and_(self, other)
+
+    def __or__(self, other: Trigger) -> Trigger:
+        """`a | b` fires when one of them does."""
+        return or_(self, other)
+
+    def check(self, metrics: Sequence[str]) -> None:  # noqa: B027 - most have nothing to check
+        """Raises InputError if the trigger needs a metric that the validation (of these metrics) does not give."""
 
 
 class max_epoch(Trigger):
@@ -56,11 +69,54 @@ class several_iteration(Trigger):
         return state.step > 0 and state.step % self.interval == 0
 
 
+class min_loss(Trigger):
+    """Fires when the mean loss of the last step's samples is below `loss`."""
+
+    def __init__(self, loss: float) -> None:
+        self.loss = _finite("min_loss", loss)
+
+    def __call__(self, state: TrainingState) -> bool:
+        return state.loss < self.loss
+
+
+class max_score(Trigger):
+    """Fires when a metric's value in the last validation is above `score`.
+
+    Args:
+        metric: the metric's name; may be left out where the validation has only one.
+    """
+
+    def __init__(self, score: float, metric: str | None = None) -> None:
+        self.score = _finite("max_score", score)
+        if metric is not None and not isinstance(metric, str):
+            raise InputError(f"trigger.max_score: metric must be a metric's name, got {metric!r}")
+        self.metric = metric
+
+    def __call__(self, state: TrainingState) -> bool:
+        if not state.metrics:
+            return False
+        name = next(iter(state.metrics)) if self.metric is None else self.metric
+        return state.metrics[name] > self.score
+
+    def check(self, metrics: Sequence[str]) -> None:
+        known = ", ".join(metrics) or "none"
+        if self.metric is None and len(metrics) != 1:
+            raise InputError(
+                f"trigger.max_score needs a validation with one metric, or the name of one (metrics: {known})"
+            )
+        if self.metric is not None and self.metric not in metrics:
+            raise InputError(f"trigger.max_score: the validation has no metric {self.metric!r} (metrics: {known})")
+
+
 class and_(Trigger):
     """Fires when all of the triggers do."""
 
     def __init__(self, *triggers: Trigger) -> None:
         self.triggers = _several("and_", triggers)
+
+    def check(self, metrics: Sequence[str]) -> None:
+        for trigger in self.triggers:
+            trigger.check(metrics)
 
     def __call__(self, state: TrainingState) -> bool:
         return all(trigger(state) for trigger in self.triggers)
@@ -72,6 +128,10 @@ class or_(Trigger):
     def __init__(self, *triggers: Trigger) -> None:
         self.triggers = _several("or_", triggers)
 
+    def check(self, metrics: Sequence[str]) -> None:
+        for trigger in self.triggers:
+            trigger.check(metrics)
+
     def __call__(self, state: TrainingState) -> bool:
         return any(trigger(state) for trigger in self.triggers)
 
@@ -80,6 +140,12 @@ def _count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"trigger.{name} needs a whole number of at least 1, got {value!r}")
     return value
+
+
+def _finite(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"trigger.{name} needs a number, got {value!r}")
+    return float(value)
 
 
 def _several(name: str, triggers: tuple[Trigger, ...]) -> tuple[Trigger, ...]:

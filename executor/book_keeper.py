@@ -2,22 +2,24 @@
 
 import asyncio
 import hashlib
+import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 
-import compute
 from compute import InputError
+from compute.optim import ExactSum
 from executor import checkpoint
 from executor.checkpoint import Manifest, PartInfo
 from executor.job import LoadedJob
-from executor.lease_book import Action, CommitStep, Fail, Finish, GiveLease, LeaseBook, Report, Resumable
+from executor.lease_book import Action, CommitStep, Fail, Finish, GiveLease, LeaseBook, Report, Resumable, TellRates
 from executor.reduction_tree import Node, Partial
 from executor.session import Connection, Session, SessionClosed
-from executor.step_plan import slice_bounds
+from executor.sum_book import SumBook
+from executor.sum_message import decoded
 from proto import control_pb2 as control
-from proto.exchange_pb2 import Commit, Header, Part, Restore, Scores, Want
+from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Scores, Totals, Want
 from proto.frames import Assembly, FrameError
 
 TICK_S = 0.1
@@ -49,7 +51,8 @@ class BookKeeper:
     """Runs the lease book of one attempt.
 
     What it needs of the server it belongs to is passed in: `restore` loads the server's own slice, `committed` tells
-    it that a step is final (and where to write a checkpoint of it), `weights` are its own final parameters.
+    it that a step is final (and where to write a checkpoint of it), `rates` and `totals` tell it what the other servers
+    are told, `weights` are its own final parameters.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class BookKeeper:
         tell_driver: Callable[[control.TaskMessage], None],
         restore: Callable[[Restore], Awaitable[None]],
         committed: Callable[[Commit], None],
+        rates: Callable[[Rates], None],
+        totals: Callable[[Totals], None],
         weights: Callable[[], bytes],
     ) -> None:
         self.attempt = membership.attempt
@@ -68,6 +73,8 @@ class BookKeeper:
         self._tell_driver = tell_driver
         self._restore = restore
         self._on_committed = committed
+        self._on_rates = rates
+        self._on_totals = totals
         self._weights = weights
         self._servers = len(membership.servers)
         self._peers = [_Peer(server) for server in membership.servers if server.index != 0]
@@ -76,8 +83,10 @@ class BookKeeper:
         self._ready: dict[str, None] = {}  # workers that asked for a lease before there was a book
         self._orders: dict[int, Commit] = {}  # checkpoints that are not complete yet: what was ordered,
         self._progress_at: dict[int, Resumable] = {}  # the book's state at that step,
-        self._parts: dict[int, dict[int, Part]] = {}  # and the parts that came back, by their begin
+        self._parts: dict[int, dict[int, Part]] = {}  # and the parts that came back, by server
         self._completions: set[asyncio.Task[None]] = set()
+        self._sums = SumBook(self._servers)
+        self._rates: Rates | None = None  # the last that were told
         self._outgoing = control.Progress()
         self._restored = asyncio.Event()
         self._weights_arrived = asyncio.Event()
@@ -174,12 +183,25 @@ class BookKeeper:
             now = time.monotonic()
             self._act(self._book.server_prepared(0, step, now, reduced.loss, reduced.samples, reduced.digest))
 
-    def part_written(self, part: Part) -> None:
-        """A slice of a checkpoint is safe, on this server or another."""
+    def shared(self, server: int, step: int, share: Sequence[ExactSum], loss: float | None = None) -> None:
+        """A server's share of a step's sums, the own one (0) with the step's mean loss."""
+        if self._book is None:
+            return  # of an attempt before this one
+        done = self._sums.share(server, step, share, loss)
+        if done is None:
+            return
+        totals = Totals(step=done.step, totals=done.totals, loss=done.loss)
+        for peer in self._peers:
+            if peer.session is not None:
+                peer.session.send(Header(attempt=self.attempt, totals=totals))
+        self._on_totals(totals)
+
+    def part_written(self, server: int, part: Part) -> None:
+        """A slice of a checkpoint is safe, on this server (0) or another."""
         parts = self._parts.get(part.step)
         if parts is None:
             return
-        parts[part.begin] = part
+        parts[server] = part
         if len(parts) == self._servers:
             completion = asyncio.create_task(self._complete_checkpoint(part.step))
             self._completions.add(completion)  # the loop itself keeps no reference to a task
@@ -219,6 +241,10 @@ class BookKeeper:
         if parts is None or order is None:
             return
         job = self._job
+        if len({part.memory for part in parts.values()}) != 1:
+            summary = f"the servers' optimizers came to different decisions at step {step}"
+            self._fail(control.Failure.INTERNAL, summary)
+            return
         manifest = Manifest(
             step=step,
             fingerprint=job.fingerprint,
@@ -227,12 +253,11 @@ class BookKeeper:
             progress=asdict(self._progress_at.pop(step)),
             parts=[
                 PartInfo(p.file, p.sha256, p.bytes, p.begin, p.end, list(p.arrays))
-                for p in sorted(parts.values(), key=lambda p: p.begin)
+                for p in sorted(parts.values(), key=lambda p: (p.begin, p.end))
             ],
-            layout=[
-                {"name": info.name, "shape": list(info.shape), "offset": info.offset}
-                for info in compute.parameter_layout(job.spec.model, job.input_shape)
-            ],
+            layout=[{"name": info.name, "shape": list(info.shape), "offset": info.offset} for info in job.layout],
+            optimizers=job.optimizer_kinds,
+            memory=json.loads(parts[0].memory),
         )
         try:
             await asyncio.to_thread(checkpoint.write_manifest, order.checkpoint, manifest)
@@ -267,7 +292,9 @@ class BookKeeper:
                 case "prepared" if self._book is not None:
                     self._act(self._book.server_prepared(peer.index, header.prepared.step, now))
                 case "part":
-                    self.part_written(header.part)
+                    self.part_written(peer.index, header.part)
+                case "share":
+                    self.shared(peer.index, header.share.step, [decoded(s) for s in header.share.sums])
                 case "parameters":
                     peer.take_weights(header.parameters.offset, header.parameters.bytes, payload)
                     self._weights_arrived.set()
@@ -283,9 +310,13 @@ class BookKeeper:
             return
         # The connection was lost and is back: what was said meanwhile is said again.
         session.send(Header(attempt=self.attempt, commit=Commit(step=self._book.committed)))
+        if self._rates is not None:
+            session.send(Header(attempt=self.attempt, rates=self._rates))
+        if self._sums.last is not None:
+            step, totals, loss = self._sums.last
+            session.send(Header(attempt=self.attempt, totals=Totals(step=step, totals=totals, loss=loss)))
         for step, order in self._orders.items():
-            begin = slice_bounds(self._job.parameters, self._servers, peer.index)[0]
-            if begin not in self._parts[step]:
+            if peer.index not in self._parts[step]:
                 session.send(Header(attempt=self.attempt, commit=order))
         self._act(self._book.server_prepared(peer.index, version, now))
         if self._finished is not None:
@@ -301,6 +332,12 @@ class BookKeeper:
                         self._workers[worker][0].send(Header(attempt=self.attempt, grant=grant))
                 case CommitStep(step, wants_checkpoint):
                     self._commit(step, wants_checkpoint)
+                case TellRates(step, rates):
+                    self._rates = Rates(step=step, rates=rates)
+                    for peer in self._peers:
+                        if peer.session is not None:
+                            peer.session.send(Header(attempt=self.attempt, rates=self._rates))
+                    self._on_rates(self._rates)
                 case Report(message):
                     self._outgoing.MergeFrom(message)
                     if message.epochs or message.validations or message.checkpoints:

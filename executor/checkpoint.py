@@ -53,6 +53,8 @@ class Manifest:
         progress: fields of lease_book.Resumable.
         parts: the files.
         layout: name, shape and offset of each parameter, for whoever reads the checkpoint without the model.
+        optimizers: their kinds, by name prefix.
+        memory: what optimizers remember beside arrays (compute.optim.ParameterUpdate.memory).
     """
 
     step: int
@@ -62,6 +64,8 @@ class Manifest:
     progress: dict[str, Any]
     parts: list[PartInfo]
     layout: list[dict[str, Any]] = field(default_factory=list)
+    optimizers: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
 

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import compute
-from compute import InputError, TrainingSpec
+from compute import InputError, ParameterInfo, TrainingSpec
+from compute.optim import LearningRates
+from compute.optim.groups import by_prefix
+from compute.spec import Specs
 from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
 
@@ -31,19 +34,34 @@ class LoadedJob:
     plan: StepPlan
 
     @cached_property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of a sample, after the transforms."""
-        return tuple(self.spec.dataset.sample_shape)
+    def input_specs(self) -> Specs:
+        """The tensors of a sample, after the transforms."""
+        return self.spec.dataset.input_specs
 
     @cached_property
     def fingerprint(self) -> str:
         """Of the model."""
-        return compute.fingerprint(self.spec.model, self.input_shape)
+        return compute.fingerprint(self.spec.model, self.input_specs)
 
     @cached_property
     def parameters(self) -> int:
         """Elements of the flat parameter vector."""
-        return sum(int(np.prod(info.shape)) for info in compute.parameter_layout(self.spec.model, self.input_shape))
+        return sum(int(np.prod(info.shape)) for info in self.layout)
+
+    @cached_property
+    def layout(self) -> list[ParameterInfo]:
+        """The parameters in the order of the flat vector."""
+        return compute.parameter_layout(self.spec.model, self.input_specs)
+
+    @property
+    def optimizer_kinds(self) -> dict[str, str]:
+        """Kind of each optimizer, by name prefix."""
+        return {prefix: optimizer.kind for prefix, optimizer in by_prefix(self.spec.optimizer).items()}
+
+    @property
+    def told_rates(self) -> bool:
+        """Whether servers wait for the lease book to say the learning rates of a step."""
+        return LearningRates(self.spec.optimizer).feeds_back
 
     @property
     def training_constants(self) -> dict[str, int]:
@@ -56,8 +74,14 @@ class LoadedJob:
         }
 
     def initial_parameters(self) -> NDArray[np.float32]:
-        """float32 (parameters,): version 0."""
-        return compute.initial_parameters(self.spec.model, self.input_shape, self.spec.seed)
+        """float32 (parameters,): version 0.
+
+        Raises:
+            InputError: the saved model to begin with cannot be read here, or is of another network.
+        """
+        if self.spec.weights:
+            return compute.load_parameters(self.spec.weights, self.spec.model, self.input_specs)
+        return compute.initial_parameters(self.spec.model, self.input_specs, self.spec.seed)
 
     def epoch_digest(self) -> int:
         """What the digest of an epoch is that counts every sample once."""

@@ -12,13 +12,14 @@ harm, since the results are identical and the second is dropped.
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from statistics import median
 
 import numpy as np
 
 from compute import TrainingSpec, TrainingState
+from compute.optim import LearningRates
 from executor.reduction_tree import DIGEST_MODULUS, Node
 from executor.step_plan import StepPlan, lease_level, lease_nodes
 from proto import control_pb2 as control
@@ -46,6 +47,14 @@ class CommitStep:
 
 
 @dataclass(frozen=True)
+class TellRates:
+    """Tell every server the learning rates of the step that begins, in the order of the optimizers."""
+
+    step: int
+    rates: list[float]
+
+
+@dataclass(frozen=True)
 class Report:
     """Tell the driver."""
 
@@ -67,7 +76,7 @@ class Fail:
     summary: str
 
 
-Action = GiveLease | CommitStep | Report | Finish | Fail
+Action = GiveLease | CommitStep | TellRates | Report | Finish | Fail
 
 
 class Phase(Enum):
@@ -89,6 +98,7 @@ class Resumable:
         epoch_digest: sum modulo 2^64 of their index hashes.
         loss: mean loss of the last committed step.
         metrics: of the last validation.
+        schedules: what learning-rate schedules have learnt (compute.optim.LearningRates.memories).
     """
 
     step: int = 0
@@ -96,6 +106,7 @@ class Resumable:
     epoch_digest: int = 0
     loss: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict)
+    schedules: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -145,6 +156,7 @@ class LeaseBook:
         self._expected_digest = epoch_digest
         self._checkpoints = checkpoints
         self._state = start
+        self._rates = LearningRates(spec.optimizer, start.schedules)
         self._workers: dict[str, _Worker] = {}
         self._waiting: dict[str, None] = {}  # an ordered set
         self._free: deque[int] = deque()
@@ -186,7 +198,7 @@ class LeaseBook:
         """Every server holds its slice at the version of the start."""
         self._begun = True
         self._last_commit = now
-        if self.committed:  # resumed: what followed that commit may not have happened yet
+        if self.committed or self.spec.inference:  # resumed: what followed that commit may not have happened yet
             return self._after_commit(now)
         return self._begin_step(now)
 
@@ -329,7 +341,10 @@ class LeaseBook:
         self._prepared.clear()
         self._tree_report = None
         self._pushed_deadline = math.inf
-        return self._assign(now)
+        if not self._rates.feeds_back:
+            return self._assign(now)
+        rates = self._rates.at(self.step, self.plan.epoch(self.step))
+        return [TellRates(self.step, list(rates.values())), *self._assign(now)]
 
     def _open_blocks(self, count: int) -> None:
         self._free = deque(range(count))
@@ -377,7 +392,7 @@ class LeaseBook:
         mean = loss / samples
         if not math.isfinite(mean):
             self.phase = Phase.OVER
-            rate = self.spec.optimizer.learning_rate_at(step, plan.epoch(step))
+            rate = self._rates.main(step, plan.epoch(step))
             return [
                 Fail(
                     control.Failure.DIVERGED,
@@ -388,6 +403,7 @@ class LeaseBook:
         begun = now if self._last_commit is None else self._last_commit
         self._last_commit = now
         self.committed = step
+        rates = self._rates.at(step, plan.epoch(step))
         total = self._state.epoch_samples + samples
         digests = (self._state.epoch_digest + digest) % DIGEST_MODULUS
         progress = control.Progress(
@@ -397,7 +413,8 @@ class LeaseBook:
                     epoch=plan.epoch(step),
                     loss=mean,
                     samples=samples,
-                    learning_rate=self.spec.optimizer.learning_rate_at(step, plan.epoch(step)),
+                    learning_rate=self._rates.main(step, plan.epoch(step)),
+                    learning_rates=rates if len(rates) > 1 else None,
                     seconds=now - begun,
                     workers=self.workers,
                     attempt=self._attempt,
@@ -416,12 +433,18 @@ class LeaseBook:
                     Report(progress),
                     Fail(control.Failure.INTERNAL, f"epoch {plan.epoch(step)} did not count every sample exactly once"),
                 ]
-        self._state = Resumable(step, total, digests, mean, self._state.metrics)
+        self._state = replace(self._state, step=step, epoch_samples=total, epoch_digest=digests, loss=mean)
+        self._rates.after_step(self._training_state())
+        self._remember_schedules()
         when = self.spec.checkpoint_when
         checkpoint = self._checkpoints and when is not None and when(self._training_state())
         if checkpoint:
             self._unwritten.add(step)
         return [Report(progress), CommitStep(step, checkpoint), *self._after_commit(now)]
+
+    def _remember_schedules(self) -> None:
+        schedules = {prefix: dict(memory) for prefix, memory in self._rates.memories.items()}
+        self._state = replace(self._state, schedules=schedules)
 
     def _training_state(self) -> TrainingState:
         return TrainingState(
@@ -436,7 +459,7 @@ class LeaseBook:
         if self._stopping is not None:
             return self._end(self._stopping)
         validation = self.spec.validation
-        if validation is None or not validation.trigger(self._training_state()):
+        if validation is None or not (self.spec.inference or validation.trigger(self._training_state())):
             return self._go_on(now)
         self.phase = Phase.VALIDATING
         count, size = len(validation.dataset), validation.batch_size
@@ -454,9 +477,9 @@ class LeaseBook:
             metric.name: metric.result(np.sum([sums[position] for sums, _ in blocks], axis=0, dtype=np.float64))
             for position, metric in enumerate(validation.metrics)
         }
-        self._state = Resumable(
-            self._state.step, self._state.epoch_samples, self._state.epoch_digest, self._state.loss, metrics
-        )
+        self._state = replace(self._state, metrics=metrics)
+        self._rates.after_validation(self._training_state())
+        self._remember_schedules()
         finished = self.committed // self.plan.steps_per_epoch
         report = control.ValidationReport(
             step=self.committed, epoch=finished, metrics=metrics, samples=sum(samples for _, samples in blocks)
@@ -465,7 +488,7 @@ class LeaseBook:
         return [Report(control.Progress(validations=[report])), *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Action]:
-        if self.spec.end_when(self._training_state()):
+        if self.spec.inference or self.spec.end_when(self._training_state()):
             return self._end(control.Finished.END_WHEN)
         return self._begin_step(now)
 

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import compute
+from compute import predictions
 from compute.data.prefetch import Prefetcher
+from compute.spec import as_arrays
 from executor.job import LoadedJob
 from executor.reduction_tree import Node, Partial
 from executor.step_plan import index_hashes
@@ -34,7 +36,7 @@ class LeaseComputer:
         self._job = job
         spec = job.spec
         self._program = compute.compile(
-            spec.model, spec.criterion, job.input_shape, engine=spec.engine, threads=threads
+            spec.model, spec.criterion, job.input_specs, engine=spec.engine, threads=threads, precision=spec.precision
         )
         self._reader = _Reader(job)
         self._parts: Prefetcher[Part, Batch] = Prefetcher(self._reader, ahead=MICRO_BATCHES_AHEAD)
@@ -52,9 +54,10 @@ class LeaseComputer:
 
     def warm_up(self) -> float:
         """Opens the data, makes the plan of a full micro-batch; returns the seconds that one takes."""
-        self.load_parameters([self._job.initial_parameters().data.cast("B")])
+        initial = compute.initial_parameters(self._job.spec.model, self._job.input_specs, self._job.spec.seed)
+        self.load_parameters([initial.data.cast("B")])
         seconds = 0.0
-        for _ in range(WARM_UP_ROUNDS):
+        for _ in range(0 if self._job.spec.inference else WARM_UP_ROUNDS):
             begun = time.monotonic()
             self._leaf(1, 0, Partial(self._program.gradients))
             seconds = time.monotonic() - begun
@@ -95,9 +98,11 @@ class LeaseComputer:
         if validation is None:
             raise ValueError("a VALIDATE lease for a job without a validation")
         x, target = self._parts.get((0, grant.first, grant.last))
-        output = self._program.forward(x)
+        outputs = as_arrays(self._program.forward(x))
         progress()
-        return [[float(v) for v in metric.sums(output, target)] for metric in validation.metrics]
+        if validation.predictions:
+            predictions.write_part(validation.predictions, grant.first, outputs)
+        return [[float(v) for v in metric.sums(outputs, as_arrays(target))] for metric in validation.metrics]
 
     def _reduce(self, step: int, node: Node, leaves: int, progress: Callable[[], None]) -> Partial:
         while node.level and Node(node.level - 1, 2 * node.position + 1).leaves(leaves)[0] >= leaves:

@@ -1,16 +1,21 @@
 """A server's slice of the parameters: collects the gradients of one step after another and applies them.
 
 A pure state machine, like the lease book. Version v is what the parameters are after step v. The slice moves from
-version s - 1 to s when the tree of step s is complete, and not before the lease book has committed step s - 1, so that
-every server passes every version that a checkpoint may be asked of.
+version s - 1 to s when
+
+- the tree of step s is complete,
+- the lease book has committed step s - 1, so that every server passes every version that a checkpoint may be asked of,
+- the learning rates of step s are known, where they depend on how the training goes, and
+- the sums over all slices are, where the update needs them: `share` gives this slice's part, `total` takes the whole.
 """
 
+from collections.abc import Sequence
 from enum import Enum, auto
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compute.optim import Optimizer
+from compute.optim import ExactSum, ParameterUpdate
 from executor.reduction_tree import Node, Partial, ReductionTree
 from executor.step_plan import StepPlan
 
@@ -34,22 +39,30 @@ class ParameterSlice:
         version: of the parameters.
         committed: last step known to be committed.
         parameters: float32 (end - begin,).
-        state: the optimizer's arrays, each like parameters.
+        update: what is done to them, with the optimizers' state.
+        reduced: value of the last completed step's tree, for the lease book's reports.
     """
 
     def __init__(
-        self, begin: int, end: int, version: int, parameters: Vector, state: dict[str, Vector], plan: StepPlan,
-        optimizer: Optimizer,
+        self, begin: int, end: int, version: int, parameters: Vector, update: ParameterUpdate, plan: StepPlan,
+        told_rates: bool = False,
     ) -> None:
+        """
+        Args:
+            told_rates: whether the learning rates come from the lease book, by `rates_known`.
+        """
         self.begin = begin
         self.end = end
         self.version = version
         self.committed = version
         self.parameters = parameters
-        self.state = state
-        self.reduced: Partial | None = None  # of the last completed step, for the lease book's reports
+        self.update = update
+        self.reduced: Partial | None = None
         self._plan = plan
-        self._optimizer = optimizer
+        self._told_rates = told_rates
+        self._rates: tuple[int, Sequence[float] | None] = (0, None)  # of a step
+        self._totals: tuple[int, Sequence[float], float] = (0, (), 0.0)  # of a step, with its loss
+        self._share: list[ExactSum] | None = None
         self._tree = ReductionTree(plan.leaves(version + 1))
 
     def push(self, step: int, node: Node, value: Partial) -> Verdict:
@@ -64,14 +77,45 @@ class ParameterSlice:
         """The lease book says that the step is final."""
         self.committed = max(self.committed, step)
 
-    def advance(self) -> bool:
-        """Applies the next step's gradient if it is complete and may be applied; True if the version moved."""
-        gradient = self._tree.result
-        if gradient is None or self.committed < self.version:
-            return False
+    def rates_known(self, step: int, rates: Sequence[float]) -> None:
+        """The lease book says the learning rates of a step, in the order of the optimizers."""
+        if step > self._rates[0]:
+            self._rates = (step, rates)
+
+    def total(self, step: int, totals: Sequence[float], loss: float) -> None:
+        """The sums of all slices' shares of a step, and its mean loss."""
+        if step > self._totals[0]:
+            self._totals = (step, totals, loss)
+
+    @property
+    def complete(self) -> Partial | None:
+        """Value of the next step's tree, once it is complete and nothing but totals is missing; else None."""
         step = self.version + 1
-        self._optimizer.update(self.parameters, gradient.gradient, self.state, step, self._plan.epoch(step))
+        if self.committed < self.version or (self._told_rates and self._rates[0] != step):
+            return None
+        return self._tree.result
+
+    def share(self) -> list[ExactSum] | None:
+        """This slice's share of the sums of the next step, once it is complete; None before, or if none are needed."""
+        gradient = self.complete
+        if gradient is None or not self.update.needs_sums:
+            return None
+        if self._share is None:
+            self._share = self.update.sums(self.parameters, gradient.gradient)
+        return self._share
+
+    def advance(self) -> bool:
+        """Applies the next step's gradient if it may be applied; True if the version moved."""
+        gradient, step = self.complete, self.version + 1
+        if gradient is None or (self.update.needs_sums and self._totals[0] != step):
+            return False
+        rates = self._rates[1] if self._told_rates else None
+        totals, loss = (self._totals[1], self._totals[2]) if self.update.needs_sums else ((), 0.0)
+        self.update.apply(
+            self.parameters, gradient.gradient, step, self._plan.epoch(step), rates, totals, loss
+        )  # fmt: skip
         self.version = step
         self.reduced = gradient
+        self._share = None
         self._tree = ReductionTree(self._plan.leaves(step + 1))
         return True

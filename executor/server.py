@@ -4,8 +4,9 @@ The server of index 0 also runs the book keeper. All state is touched from the e
 """
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute import InputError
+from compute.optim import ParameterUpdate
 from executor import checkpoint
 from executor.book_keeper import BookKeeper
 from executor.job import LoadedJob
@@ -21,8 +23,22 @@ from executor.parameter_slice import ParameterSlice, Verdict
 from executor.reduction_tree import Node, Partial
 from executor.session import Session, SessionClosed, authenticate
 from executor.step_plan import slice_bounds
+from executor.sum_message import encoded
 from proto import control_pb2 as control
-from proto.exchange_pb2 import Commit, Header, Parameters, Part, Prepared, Push, Refusal, Restore, Restored
+from proto.exchange_pb2 import (
+    Commit,
+    Header,
+    Parameters,
+    Part,
+    Prepared,
+    Push,
+    Rates,
+    Refusal,
+    Restore,
+    Restored,
+    Share,
+    Totals,
+)
 from proto.frames import EXCHANGE_METHOD, Assembly, FrameError, chunked, grpc_options
 
 GRACE_S = 0.5
@@ -44,6 +60,7 @@ class ParameterServer:
         self._tell_driver = tell_driver
         self._attempt = 0
         self._slice: ParameterSlice | None = None
+        self._shared = 0  # the last step whose share of sums was sent on the book session
         self._attempt_reached = asyncio.Condition()
         self._restoring = asyncio.Lock()
         self._sessions: set[Session] = set()
@@ -92,6 +109,8 @@ class ParameterServer:
             self._job, membership, self._secret, self._tell_driver,
             restore=lambda order: self._restore(membership.attempt, order),
             committed=self._committed,
+            rates=self._rates_told,
+            totals=self._totalled,
             weights=self._weights,
         )
         self._keeping = self._spawn(self._keeper.run())
@@ -195,8 +214,14 @@ class ParameterServer:
                 case "restore":
                     self._book_session = session
                     session.send(Header(attempt=attempt, restored=Restored(version=self._held.version)))
+                    self._shared = 0  # what was said before may be lost
+                    self._advance()
                 case "commit":
                     self._committed(header.commit)
+                case "rates":
+                    self._rates_told(header.rates)
+                case "totals":
+                    self._totalled(header.totals)
                 case other:
                     raise FrameError(f"unexpected {other}")
 
@@ -230,6 +255,7 @@ class ParameterServer:
             if attempt <= self._attempt:
                 return
             self._slice = loaded
+            self._shared = 0
             self._attempt = attempt
             self._frames = (-1, [])
             if order.index != 0 and self._keeping is not None:
@@ -243,20 +269,22 @@ class ParameterServer:
 
     def _load(self, url: str, begin: int, end: int) -> ParameterSlice:
         job = self._job
-        optimizer = job.spec.optimizer
+        update = ParameterUpdate(job.layout, job.spec.optimizer, job.spec.clip, begin, end)
         if not url:
             parameters = np.array(job.initial_parameters()[begin:end], dtype=np.float32)
-            return ParameterSlice(begin, end, 0, parameters, optimizer.init(end - begin), job.plan, optimizer)
+            return ParameterSlice(begin, end, 0, parameters, update, job.plan, job.told_rates)
         manifest = checkpoint.read_manifest(url)
         checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
         state = checkpoint.load_slice(url, manifest, begin, end)
         parameters = state.pop(checkpoint.PARAMETERS)
-        if set(state) != set(optimizer.init(0)):
+        if set(state) != set(update.state) or manifest.optimizers != job.optimizer_kinds:
             raise InputError(
-                f"checkpoint {url} was written with another optimizer (it holds {sorted(state)}): "
-                "resume with the same one, or name another checkpoint directory"
+                f"checkpoint {url} was written with another optimizer ({_shown(manifest.optimizers)}, its arrays are "
+                f"{sorted(state)}): resume with the same one, or name another checkpoint directory"
             )
-        return ParameterSlice(begin, end, manifest.step, parameters, state, job.plan, optimizer)
+        update.state = state
+        update.memory = manifest.memory
+        return ParameterSlice(begin, end, manifest.step, parameters, update, job.plan, job.told_rates)
 
     def _pushed(self, session: Session, push: Push, data: bytes | bytearray | memoryview) -> None:
         held, node = self._held, Node(push.level, push.index)
@@ -281,25 +309,37 @@ class ParameterServer:
         held.commit(order.step)
         if order.checkpoint and held.version == order.step:
             arrays = {checkpoint.PARAMETERS: held.parameters.copy()}
-            arrays.update({name: array.copy() for name, array in held.state.items()})
-            self._spawn(self._write_part(order, held, arrays, self._attempt))
+            arrays.update({name: array.copy() for name, array in held.update.state.items()})
+            memory = json.dumps(held.update.memory)
+            self._spawn(self._write_part(order, held, arrays, memory, self._attempt))
         self._advance()
 
-    async def _write_part(self, order: Commit, held: ParameterSlice, arrays: dict[str, Vector], attempt: int) -> None:
+    def _rates_told(self, rates: Rates) -> None:
+        self._held.rates_known(rates.step, list(rates.rates))
+        self._advance()
+
+    def _totalled(self, totals: Totals) -> None:
+        self._held.total(totals.step, list(totals.totals), totals.loss)
+        self._advance()
+
+    async def _write_part(
+        self, order: Commit, held: ParameterSlice, arrays: dict[str, Vector], memory: str, attempt: int
+    ) -> None:
         info = await asyncio.to_thread(checkpoint.write_part, order.checkpoint, held.begin, held.end, arrays)
         if attempt != self._attempt:
             return
         part = Part(
             step=order.step, file=info.file, sha256=info.sha256, bytes=info.bytes, begin=info.begin, end=info.end,
-            arrays=info.arrays,
-        )
+            arrays=info.arrays, memory=memory,
+        )  # fmt: skip
         if self._keeper is not None:
-            self._keeper.part_written(part)
+            self._keeper.part_written(0, part)
         elif self._book_session is not None:
             self._book_session.send(Header(attempt=attempt, part=part))
 
     def _advance(self) -> None:
         held = self._held
+        self._share()
         while held.advance():
             for session, version in list(self._wants.items()):
                 if version <= held.version:
@@ -309,6 +349,21 @@ class ParameterServer:
                 self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.version)))
             elif self._keeper is not None and held.reduced is not None:
                 self._keeper.prepared(held.version, held.reduced)
+            self._share()
+
+    def _share(self) -> None:
+        """Says this slice's share of the next step's sums, once it is known."""
+        held = self._held
+        step, share, complete = held.version + 1, held.share(), held.complete
+        if share is None or complete is None or self._shared == step:
+            return
+        if self._keeper is not None:
+            self._shared = step
+            self._keeper.shared(0, step, share, complete.loss / complete.samples)
+        elif self._book_session is not None:
+            self._shared = step
+            message = Share(step=step, sums=[encoded(value) for value in share])
+            self._book_session.send(Header(attempt=self._attempt, share=message))
 
     def _wanted(self, session: Session, version: int) -> None:
         if version <= self._held.version:
@@ -332,3 +387,7 @@ class ParameterServer:
 
     def _weights(self) -> bytes:
         return self._held.parameters.tobytes()
+
+
+def _shown(kinds: Mapping[str, str]) -> str:
+    return ", ".join(f"{prefix}: {kind}" if prefix else kind for prefix, kind in kinds.items())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.optim import sum_block
 from executor.reduction_tree import DIGEST_MODULUS, Node
 
 LEAF_OVERHEAD = 0.25  # cost of a lease in micro-batches, as far as choosing the size of leases goes
@@ -82,8 +83,15 @@ def lease_nodes(leaves: int, level: int) -> list[Node]:
 
 
 def slice_bounds(parameters: int, servers: int, index: int) -> tuple[int, int]:
-    """Range [begin, end) of the flat vector that server `index` of `servers` holds; sizes differ by one at the most."""
-    return parameters * index // servers, parameters * (index + 1) // servers
+    """Range [begin, end) of the flat vector that server `index` of `servers` holds.
+
+    Bounds are multiples of compute.optim.sum_block, of which sums over the whole vector are made; sizes differ by one
+    such block at the most.
+    """
+    block = sum_block(parameters)
+    blocks = -(-parameters // block)
+    begin, end = (min(blocks * position // servers * block, parameters) for position in (index, index + 1))
+    return begin, end
 
 
 def index_hashes(indices: NDArray[np.int64]) -> int:

@@ -41,6 +41,7 @@ cli.add_command(cluster)
 @click.option("--mem-per-worker", type=click.FloatRange(32), default=1024.0, show_default=True, help="MB.")
 @click.option("--resume", is_flag=True, help="Continue from the newest complete checkpoint of the job.")
 @click.option("--engine", type=click.Choice(["onednn", "mkl", "numpy"]), help="Over what the script says.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Likewise.")
 @click.option("--python", default=sys.executable, help="Python interpreter on the agents. Default: this one.")
 @click.option("--driver-host", default="", help="Address of this machine that agents reach. Default: found out.")
 @click.option("--role", default="*", show_default=True, help="Mesos role.")
@@ -60,6 +61,7 @@ def run(
     mem_per_worker: float,
     resume: bool,
     engine: str | None,
+    precision: str | None,
     python: str,
     driver_host: str,
     role: str,
@@ -84,6 +86,7 @@ def run(
         python=python,
         driver_host=driver_host,
         engine=engine or "",
+        precision=precision or "",
         role=role,
         user=user,
         principal=principal,

@@ -25,6 +25,7 @@ class RunOptions:
     python: str = field(default_factory=lambda: sys.executable)
     driver_host: str = ""
     engine: str = ""  #: empty: as the job says
+    precision: str = ""  #: likewise
     role: str = "*"
     user: str = ""  #: empty: the user running the driver
     principal: str = "mesograd"

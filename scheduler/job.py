@@ -20,10 +20,11 @@ from typing import IO
 
 from compute import InputError, TrainingSpec, Validation
 from compute.data.dataset import Dataset
+from compute.metrics import Metric
 from compute.nn.criterion import Criterion
 from compute.nn.module import Module
-from compute.optim.metrics import Metric
-from compute.optim.optimizer import Optimizer
+from compute.optim.clipping import Clip
+from compute.optim.groups import Optimizers
 from compute.trigger import Trigger
 from scheduler import context, shipping, signals
 from scheduler.cluster import EmbeddedCluster
@@ -42,68 +43,17 @@ from scheduler.resources import Need
 from scheduler.summary import Summary
 
 
-class TrainingJob:
-    """A network, its data, and how to train it; `run` trains it on the cluster that `mesograd run` names.
+class Job:
+    """Base of what a script runs on the cluster that `mesograd run` names; subclasses say what (`_spec`)."""
 
-    Args:
-        model: the network.
-        criterion: the loss.
-        dataset: what it learns from.
-        optimizer: how it learns.
-        batch_size: samples per step.
-        end_when: trigger that ends the training.
-        micro_batches: parts of a step, a power of two; they fix the order of additions, whoever computes them.
-        seed: of initial parameters, the order of samples, and random layers.
-        engine: "onednn", "mkl" or "numpy".
-    """
+    _spec: TrainingSpec
 
-    def __init__(
-        self,
-        model: Module,
-        criterion: Criterion,
-        dataset: Dataset,
-        optimizer: Optimizer,
-        batch_size: int,
-        end_when: Trigger,
-        micro_batches: int = 8,
-        seed: int = 1,
-        engine: str = "onednn",
-    ) -> None:
-        self._spec = TrainingSpec(
-            model=model,
-            criterion=criterion,
-            dataset=dataset,
-            optimizer=optimizer,
-            batch_size=batch_size,
-            end_when=end_when,
-            micro_batches=micro_batches,
-            seed=seed,
-            engine=engine,
-        )
+    def __init__(self) -> None:
         self._checkpoint_url = ""
         self._summary_directory: Path | None = None
 
-    def validate(
-        self, trigger: Trigger, dataset: Dataset, metrics: Sequence[Metric], batch_size: int = 256
-    ) -> TrainingJob:
-        """Whenever `trigger` fires, runs the model over `dataset` and reports `metrics`."""
-        self._spec.validation = Validation(trigger, dataset, metrics, batch_size)
-        return self
-
-    def checkpoint(self, url: str | os.PathLike[str], trigger: Trigger) -> TrainingJob:
-        """Whenever `trigger` fires, writes a checkpoint to a directory or fsspec URL; `--resume` continues from it."""
-        text = os.fspath(url)
-        self._checkpoint_url = text if "://" in text else os.path.abspath(os.path.expanduser(text))
-        self._spec.checkpoint_when = trigger
-        return self
-
-    def summary(self, directory: str | os.PathLike[str]) -> TrainingJob:
-        """Writes TensorBoard event files: Loss, Throughput and LearningRate for each step, metrics per validation."""
-        self._summary_directory = Path(directory).expanduser().absolute()
-        return self
-
     def run(self) -> JobResult:
-        """Trains to the end.
+        """Runs to the end.
 
         Raises:
             JobFailed: it did not get there. It has been said why, on standard error; as a SystemExit it ends the
@@ -128,7 +78,11 @@ class TrainingJob:
 
     def _run(self, run: RunContext) -> Outcome:
         options = run.options
-        spec = replace(self._spec, engine=options.engine) if options.engine else self._spec
+        spec = self._spec
+        if options.engine:
+            spec = replace(spec, engine=options.engine)
+        if options.precision:
+            spec = replace(spec, precision=options.precision)
         spec.check()
         if options.resume and not self._checkpoint_url:
             raise UsageError("--resume needs checkpoints: call job.checkpoint(directory, trigger) in the script")
@@ -183,6 +137,74 @@ class TrainingJob:
         if self._summary_directory is not None:
             reporters.append(Summary(self._summary_directory))
         return Reports(reporters)
+
+
+class TrainingJob(Job):
+    """A network, its data, and how to train it; `run` trains it on the cluster that `mesograd run` names.
+
+    Args:
+        model: the network.
+        criterion: the loss.
+        dataset: what it learns from.
+        optimizer: how it learns; one optimizer, or a mapping from name prefixes of layers to optimizers ("": the rest).
+        batch_size: samples per step.
+        end_when: trigger that ends the training.
+        micro_batches: parts of a step, a power of two; they fix the order of additions, whoever computes them.
+        seed: of initial parameters, the order of samples, and random layers.
+        engine: "onednn", "mkl" or "numpy".
+        precision: "fp32", or "bf16" (engine onednn).
+        weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach.
+        clip: optim.ClipValue(low, high) or optim.ClipNorm(max_norm); None for no gradient clipping.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        criterion: Criterion,
+        dataset: Dataset,
+        optimizer: Optimizers,
+        batch_size: int,
+        end_when: Trigger,
+        micro_batches: int = 8,
+        seed: int = 1,
+        engine: str = "onednn",
+        precision: str = "fp32",
+        weights: str | os.PathLike[str] = "",
+        clip: Clip | None = None,
+    ) -> None:
+        super().__init__()
+        self._spec = TrainingSpec(
+            model=model,
+            criterion=criterion,
+            dataset=dataset,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            end_when=end_when,
+            micro_batches=micro_batches,
+            seed=seed,
+            engine=engine,
+            precision=precision,
+            weights=absolute_url(weights) if weights else "",
+            clip=clip,
+        )
+
+    def validate(
+        self, trigger: Trigger, dataset: Dataset, metrics: Sequence[Metric], batch_size: int = 256
+    ) -> TrainingJob:
+        """Whenever `trigger` fires, runs the model over `dataset` and reports `metrics`."""
+        self._spec.validation = Validation(trigger, dataset, metrics, batch_size)
+        return self
+
+    def checkpoint(self, url: str | os.PathLike[str], trigger: Trigger) -> TrainingJob:
+        """Whenever `trigger` fires, writes a checkpoint to a directory or fsspec URL; `--resume` continues from it."""
+        self._checkpoint_url = absolute_url(url)
+        self._spec.checkpoint_when = trigger
+        return self
+
+    def summary(self, directory: str | os.PathLike[str]) -> TrainingJob:
+        """Writes TensorBoard event files: Loss, Throughput and LearningRate for each step, metrics per validation."""
+        self._summary_directory = Path(directory).expanduser().absolute()
+        return self
 
 
 def _console(out: IO[str], error: IO[str], samples_per_epoch: int, batch_size: int) -> Reporter:
@@ -251,3 +273,9 @@ def _failed(message: str, code: int, detail: str = "", out: Callable[[str], obje
     write(f"mesograd: {' '.join(message.split())}\n")
     sys.stderr.flush()
     return JobFailed(message, code)
+
+
+def absolute_url(place: str | os.PathLike[str]) -> str:
+    """A URL as it is, a path made absolute: tasks run in directories of their own."""
+    text = os.fspath(place)
+    return text if "://" in text else os.path.abspath(os.path.expanduser(text))

@@ -44,6 +44,9 @@ class Summary:
                 "Throughput": step.samples / step.seconds if step.seconds > 0 else 0.0,
                 "LearningRate": step.learning_rate,
             }
+            for prefix, rate in step.learning_rates.items():
+                if prefix:
+                    scalars[f"LearningRate/{prefix}"] = rate
             self._train.add(step.step, scalars)
             self._validation.begin(step.step)
         for validation in progress.validations:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute import nn
+from compute.engines.staged import Call
 
 Array = NDArray[np.float32]
 
@@ -24,9 +25,6 @@ costs a few microseconds, and far more if a core is taken."""
 
 ELEMENTWISE_OPERATIONS = 16
 """Rough cost of an element in loops that wait for memory, in the operations of a matrix product."""
-
-Call = Callable[[], Any]
-"""A prepared operation. It returns 0 or None, or the library's error code."""
 
 
 class Pooling(ABC):

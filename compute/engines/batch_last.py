@@ -4,41 +4,34 @@ Why: LeNet-sized layers have few channels, and kernels that put channels into ve
 padding. With the batch last, every operation is a matrix product or an element-wise loop over long contiguous rows, no
 lane is wasted, and patches (im2col) are gathered by copying whole rows (see `conv_stage`).
 
-A plan is a list of stages; each fuses some layers and prepares its calls. Layers that want the batch first (the
-log-softmax, users' own) get it through a `Transposition`.
+Layers that want the batch first (the log-softmax, users' own) get it through a transposition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Hashable, Iterable
 
 from compute import nn
-from compute.engines.backend import Backend, Call
+from compute.engines.backend import Backend
 from compute.engines.conv_stage import ConvStage, PackedWeights
-from compute.engines.layers import needs_gradient
 from compute.engines.stage import (
     ActivationStage,
-    CustomStage,
     LinearStage,
     LogSoftmaxStage,
     PoolStage,
     ReshapeStage,
-    Stage,
-    Transposition,
+    RowsLinearStage,
 )
-from compute.errors import InputError
-from compute.graph import Node
+from compute.engines.staged import Call, LayerStage, Stage, StagedEngine, StagedPlan
+from compute.engines.tensor import BATCH_LAST, ROWS, Tensor
+from compute.graph import Graph, Node
 from compute.memory import aligned
-from compute.program import Engine, Plan, Program
+from compute.nn.fold import Fold
+from compute.program import Plan, Program
 
-Array = NDArray[np.float32]
 
-
-class BatchLastEngine(Engine):
-    """Plans of stages on a library's `Backend`; keeps what all plans share: the weights in the kernels' order."""
+class BatchLastEngine(StagedEngine):
+    """Stages on a library's `Backend`; keeps what all plans share: the weights in the kernels' order."""
 
     def __init__(self, program: Program, threads: int, backend: Backend) -> None:
         super().__init__(program, threads)
@@ -48,153 +41,92 @@ class BatchLastEngine(Engine):
 
     def packed(self, node: Node) -> PackedWeights:
         """A convolution's weights in the kernels' order, refreshed after `parameters_changed`."""
-        if node.index not in self._packed:
-            self._packed[node.index] = PackedWeights(node, self.program)
+        place = node.parameters[0].offset
+        if place not in self._packed:
+            self._packed[place] = PackedWeights(node, self.program)
             self._stale = True
-        return self._packed[node.index]
+        return self._packed[place]
 
-    def refresh(self) -> None:
-        """Brings the packed weights up to date."""
+    def prepare(self) -> None:
+        self.backend.begin()
         if self._stale:
             for packed in self._packed.values():
                 packed.refresh()
             self._stale = False
 
-    def plan(self, batch: int, training: bool) -> Plan:
+    def plan(self, graph: Graph, batch: int, training: bool) -> Plan:
         self.backend.begin()
-        return BatchLastPlan(self, batch, training)
+        return StagedPlan(self, graph, batch, training)
 
     def parameters_changed(self) -> None:
         self._stale = True
 
+    def groups(self, graph: Graph) -> Iterable[tuple[Node, ...]]:
+        return fused(graph)
 
-class BatchLastPlan(Plan):
-    """Stages for one batch size and their calls in order."""
+    def stage(self, plan: StagedPlan, nodes: tuple[Node, ...], inputs: tuple[Tensor, ...]) -> Stage:
+        layer, x, backend = nodes[0].layer, inputs[0], self.backend
+        match layer:
+            case nn.Reshape() | Fold():
+                return ReshapeStage(plan, nodes, x)
+            case nn.Tanh() | nn.ReLU():
+                return ActivationStage(plan, nodes, x, backend)
+            case nn.Conv2d():
+                return ConvStage(plan, nodes, x, backend, self.packed(nodes[0]))
+            case nn.MaxPool2d():
+                return PoolStage(plan, nodes, x, backend)
+            case nn.Linear() if len(nodes[0].input_shape) == 1:
+                return LinearStage(plan, nodes, x, backend)
+            case nn.Linear():
+                return RowsLinearStage(plan, nodes, x, backend)
+            case nn.LogSoftmax():
+                return LogSoftmaxStage(plan, nodes, x)
+            case _:
+                return LayerStage(plan, nodes[0], inputs)
 
-    def __init__(self, engine: BatchLastEngine, batch: int, training: bool) -> None:
-        self._engine = engine
-        self._begin = engine.backend.begin
-        program = engine.program
-        self._criterion = program.criterion
-        self._input = aligned((batch, *program.input_shape))
-        self._stages: list[Stage] = []
-        self._array, self._batch_last = self._input, False
-        for nodes in fused(program.graph.nodes):
-            self._add(nodes, batch, training)
-        self._want(batch_last=False, batch=batch)
-        self.output = self._array.reshape(batch, *program.output_shape)
-        self._forward: list[Call] = [call for stage in self._stages for call in stage.forward]
-        self._custom = [stage.context for stage in self._stages if isinstance(stage, CustomStage)]
-        self._backward: list[Call] = []
-        if training:
-            self._plan_backward(needs_gradient(program.graph))
-
-    def _add(self, nodes: Sequence[Node], batch: int, training: bool) -> None:
-        """Appends the stage of some fused nodes."""
-        engine, layer = self._engine, nodes[0].layer
-        backend, program = engine.backend, engine.program
-        stage: Stage
-        if isinstance(layer, nn.Reshape):
-            stage = ReshapeStage(nodes, self._array, self._batch_last)
-        elif isinstance(layer, nn.Tanh | nn.ReLU):
-            stage = ActivationStage(nodes, self._array, backend)
-        elif isinstance(layer, nn.Conv2d):
-            x = self._want(batch_last=True, batch=batch)
-            stage = ConvStage(nodes, x, backend, engine.packed(nodes[0]), program, training)
-        elif isinstance(layer, nn.MaxPool2d):
-            stage = PoolStage(nodes, self._want(batch_last=True, batch=batch), backend, training)
-        elif isinstance(layer, nn.Linear):
-            stage = LinearStage(nodes, self._want(batch_last=True, batch=batch), backend, program)
-        elif isinstance(layer, nn.LogSoftmax):
-            stage = LogSoftmaxStage(nodes, self._want(batch_last=False, batch=batch))
-        elif isinstance(layer, nn.CustomLayer):
-            stage = CustomStage(nodes, self._want(batch_last=False, batch=batch), program)
+    def convert(self, tensor: Tensor, layout: Hashable) -> tuple[Tensor, Call]:
+        source = tensor.array
+        to_last = layout == BATCH_LAST
+        if {tensor.layout, layout} != {ROWS, BATCH_LAST}:
+            raise ValueError(f"cannot convert {tensor.layout} to {layout}")
+        batch = source.shape[0] if to_last else source.shape[-1]
+        size = source.size // batch
+        if to_last:
+            target = aligned((*source.shape[1:], batch))
+            call = self.backend.transpose(source.reshape(batch, size), target.reshape(size, batch))
         else:
-            raise InputError(f"the engines do not know the layer {layer.kind}; derive your own from nn.CustomLayer")
-        self._stages.append(stage)
-        self._array = stage.y
-
-    def _want(self, batch_last: bool, batch: int) -> Array:
-        """The current array in the wanted layout."""
-        if batch_last != self._batch_last:
-            stage = Transposition(self._array, self._engine.backend, to_last=batch_last)
-            self._stages.append(stage)
-            self._array, self._batch_last = stage.y, batch_last
-        return self._array
-
-    def _plan_backward(self, needed: list[bool]) -> None:
-        """Prepares the backward calls, from the last stage to the first that has parameters."""
-        self._grad_output = aligned(self.output.shape)
-        grad: Array = self._grad_output.reshape(self._stages[-1].y.shape) if self._stages else self._grad_output
-        last = self._stages[-1]
-        # With NLL behind log-softmax the gradient of the logits is simply softmax minus one-hot.
-        self._fused_loss = isinstance(last, LogSoftmaxStage) and type(self._criterion) is nn.NLLLoss
-        first_trained = next(
-            (i for i, stage in enumerate(self._stages) if any(node.parameters for node in stage.nodes)), None
-        )
-        if first_trained is None:
-            return
-        for index in range(len(self._stages) - 1, first_trained - 1, -1):
-            stage = self._stages[index]
-            need_grad_x = index > first_trained
-            if stage is last and self._fused_loss:
-                continue
-            calls, grad_x = stage.backward(grad, need_grad_x)
-            self._backward += calls
-            if grad_x is not None:
-                grad = grad_x
-
-    def forward(self, x: Array, key: tuple[int, int, int], training: bool) -> Array:
-        self._begin()
-        self._engine.refresh()
-        for context in self._custom:
-            context.key, context.training = key, training
-        np.copyto(self._input, x)
-        run(self._forward)
-        return self.output
-
-    def backward(self, target: NDArray[np.int64], scale: float) -> float:
-        loss = self._criterion.loss(self.output, target)
-        grad = self._grad_output
-        if self._fused_loss:
-            classes = grad.shape[1]
-            np.exp(self.output, out=grad)
-            grad.reshape(-1)[np.arange(0, grad.size, classes) + target] -= np.float32(1)
-            np.multiply(grad, np.float32(scale), out=grad)
-        else:
-            self._criterion.gradient(self.output, target, scale, grad)
-        run(self._backward)
-        return loss
+            target = aligned((batch, *source.shape[:-1]))
+            call = self.backend.transpose(source.reshape(size, batch), target.reshape(batch, size))
+        return Tensor(target, layout), call
 
 
-def run(calls: Sequence[Call]) -> None:
-    """Runs prepared calls; raises RuntimeError if a library reports a failure."""
-    for call in calls:
-        if call():
-            raise RuntimeError(f"{call} failed in the engine's library")
+def fused(graph: Graph) -> list[tuple[Node, ...]]:
+    """Groups nodes that one stage computes: a convolution or linear layer with what directly follows it.
 
-
-def fused(nodes: Sequence[Node]) -> list[tuple[Node, ...]]:
-    """Cuts a chain of nodes into the groups that a stage computes together.
-
-    A convolution takes along a max pooling and an activation behind it, in either order: both activations grow with
-    their argument, so the largest element is the same before and after, and they need only be computed for that one.
+    A convolution takes a pooling and an activation, in either order, with it: the activations grow with their argument,
+    so the largest element is the same before and after, and they need only be computed for that one.
     """
+    consumers = graph.consumers
     groups: list[tuple[Node, ...]] = []
-    index = 0
-    while index < len(nodes):
-        group = [nodes[index]]
-        if isinstance(nodes[index].layer, nn.Conv2d | nn.Linear):
-            allowed: list[type[nn.Module] | tuple[type[nn.Module], ...]] = [(nn.Tanh, nn.ReLU)]
-            if isinstance(nodes[index].layer, nn.Conv2d):
-                allowed.append(nn.MaxPool2d)
-            while index + len(group) < len(nodes):
-                follower = nodes[index + len(group)]
-                kind = next((k for k in allowed if isinstance(follower.layer, k)), None)
-                if kind is None:
-                    break
-                allowed.remove(kind)
-                group.append(follower)
+    taken: set[int] = set()
+    for node in graph.nodes:
+        if node.index in taken:
+            continue
+        group = [node]
+        allowed: list[type[nn.Module] | tuple[type[nn.Module], ...]] = []
+        if isinstance(node.layer, nn.Conv2d | nn.Linear):
+            allowed.append((nn.Tanh, nn.ReLU))
+        if isinstance(node.layer, nn.Conv2d):
+            allowed.append(nn.MaxPool2d)
+        while allowed:
+            followers = consumers[group[-1].outputs[0]]
+            if len(followers) != 1 or group[-1].outputs[0] in graph.outputs:
+                break
+            kind = next((k for k in allowed if isinstance(followers[0].layer, k)), None)
+            if kind is None or (isinstance(node.layer, nn.Linear) and len(node.input_shape) > 1):
+                break
+            allowed.remove(kind)
+            group.append(followers[0])
+        taken.update(member.index for member in group)
         groups.append(tuple(group))
-        index += len(group)
     return groups

@@ -21,8 +21,11 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from compute import nn
-from compute.engines.backend import Backend, Call, copy, fill_zero
-from compute.engines.stage import Stage, views
+from compute.engines.backend import Backend, copy, fill_zero
+from compute.engines.layer_call import views
+from compute.engines.stage import overwritable
+from compute.engines.staged import Call, Stage, StagedPlan
+from compute.engines.tensor import BATCH_LAST, Tensor
 from compute.graph import Node
 from compute.memory import aligned
 from compute.program import Program
@@ -57,44 +60,39 @@ class ConvStage(Stage):
     """activation(max_pool(conv(x)) + bias), the latter parts where they are there."""
 
     def __init__(
-        self,
-        nodes: Sequence[Node],
-        x: Array,
-        backend: Backend,
-        packed: PackedWeights,
-        program: Program,
-        training: bool,
+        self, plan: StagedPlan, nodes: Sequence[Node], x: Tensor, backend: Backend, packed: PackedWeights
     ) -> None:
-        super().__init__(nodes, x)
+        super().__init__(plan, nodes)
+        self.x = plan.convert(x, BATCH_LAST).array
         layer = nodes[0].layer
         assert isinstance(layer, nn.Conv2d)
         self._layer, self._backend, self._packed = layer, backend, packed
         self._activation = next((n.layer for n in nodes if isinstance(n.layer, nn.Tanh | nn.ReLU)), None)
         pool = next((n.layer for n in nodes if isinstance(n.layer, nn.MaxPool2d)), None)
-        self._gradients = views(nodes[0], program.gradients)
-        bias = views(nodes[0], program.parameters).get("bias")
-        channels, height, _, self._n = x.shape
+        self._gradients = plan.gradients(nodes[0])
+        bias = plan.parameters(nodes[0]).get("bias")
+        channels, height, _, self._n = self.x.shape
         out_channels, self._out_height, self._out_width = nodes[0].output_shape
         self._rows = aligned(
             (height + 2 * layer.padding[0], channels, layer.kernel_size[1], self._out_width * self._n)
         )
         self._convolved = aligned((out_channels, self._out_height, self._out_width * self._n))
         self.y = aligned((*nodes[-1].output_shape, self._n))
-        self.forward = self._gather()
-        self.forward += [
-            backend.gemm(packed.forward, self._block(row), self._convolved[:, row]) for row in range(self._out_height)
-        ]
+        plan.emit(*self._gather())
+        for row in range(self._out_height):
+            plan.emit(backend.gemm(packed.forward, self._block(row), self._convolved[:, row]))
         images = self._convolved.reshape(out_channels, self._out_height, self._out_width, self._n)
         # max(x) + b is max(x + b) to the bit, since rounding keeps the order: the bias, too, comes after the pooling.
-        self._pooling = backend.max_pool(pool, images, self.y, training) if pool is not None else None
+        self._pooling = backend.max_pool(pool, images, self.y, plan.training) if pool is not None else None
         if self._pooling is not None:
-            self.forward += self._pooling.forward
+            plan.emit(*self._pooling.forward)
         before = (self.y if self._pooling is not None else self._convolved).reshape(out_channels, -1)
         after = self.y.reshape(out_channels, -1)
         if bias is not None or self._activation is not None:
-            self.forward.append(backend.bias_activation(before, bias, after, self._activation))
+            plan.emit(backend.bias_activation(before, bias, after, self._activation))
         elif self._pooling is None:
             self.y = images
+        self.outputs = (Tensor(self.y, BATCH_LAST),)
 
     def _block(self, row: int) -> Array:
         """The patches of an output row, (KH * C * KW, OW * n)."""
@@ -125,25 +123,29 @@ class ConvStage(Stage):
                 calls.append(copy(source.transpose(1, 0, 2, 3), columns[:, :, kx, first : last + 1]))
         return calls
 
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        backend, calls = self._backend, []
+    def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
+        backend, plan = self._backend, self.plan
         out_channels = len(self._convolved)
+        grad_y = plan.convert(grads[0], BATCH_LAST)
         if self._activation is not None:
-            calls.append(backend.activation_backward(self._activation, self.y, grad_y, grad_y))
+            before = overwritable(plan, grad_y)
+            plan.emit(backend.activation_backward(self._activation, self.y, grad_y.array, before.array))
+            grad_y = before
+        grad = grad_y.array
         if "bias" in self._gradients:
             # Pooling hands each gradient to one element, so the sum may be taken before.
-            calls.append(backend.row_sums(grad_y.reshape(out_channels, -1), self._gradients["bias"]))
-        grad = grad_y
+            plan.emit(backend.row_sums(grad.reshape(out_channels, -1), self._gradients["bias"]))
         if self._pooling is not None:
-            images = aligned((out_channels, self._out_height, self._out_width, self._n))
-            calls += self._pooling.backward(grad_y, images)
+            images = plan.empty((out_channels, self._out_height, self._out_width, self._n))
+            plan.emit(*self._pooling.backward(grad, images))
             grad = images
         grad = grad.reshape(self._convolved.shape)
-        calls += self._weights_backward(grad)
-        if not need_grad_x:
-            return calls, None
-        data_calls, grad_x = self._data_backward(grad)
-        return calls + data_calls, grad_x
+        plan.emit(*self._weights_backward(grad))
+        if not needed[0]:
+            return [None]
+        calls, grad_x = self._data_backward(grad)
+        plan.emit(*calls)
+        return [Tensor(grad_x, BATCH_LAST)]
 
     def _weights_backward(self, grad: Array) -> list[Call]:
         kernel_height, kernel_width = self._layer.kernel_size

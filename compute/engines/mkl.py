@@ -12,9 +12,10 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from compute import nn
-from compute.engines.backend import ELEMENTWISE_OPERATIONS, Backend, Call, Pooling, strides_of
+from compute.engines.backend import ELEMENTWISE_OPERATIONS, Backend, Pooling, strides_of
 from compute.engines.batch_last import BatchLastEngine
 from compute.engines.libraries import load_mkl, load_openmp, openmp_is_first
+from compute.engines.staged import Call
 from compute.errors import InputError
 from compute.memory import aligned
 from compute.program import Engine, Program

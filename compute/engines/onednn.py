@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from compute import nn
 from compute.engines import dnnl
-from compute.engines.backend import ELEMENTWISE_OPERATIONS, Backend, Call, Pooling, strides_of
+from compute.engines.backend import ELEMENTWISE_OPERATIONS, Backend, Pooling, strides_of
 from compute.engines.batch_last import BatchLastEngine
 from compute.engines.libraries import load_openmp
+from compute.engines.staged import Call
 from compute.errors import InputError
 from compute.memory import aligned
 from compute.program import Engine, Program

@@ -1,144 +1,151 @@
-"""Stages of a batch-last plan: fused layers with their buffers and prepared calls (all but the convolution's)."""
+"""Stages on a library's `Backend`: layers with the batch last, and row-major ones (the convolution's is conv_stage)."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compute import nn
-from compute.engines.backend import Backend, Call
-from compute.engines.layers import CustomKernel
+from compute.engines.backend import Backend
+from compute.engines.staged import LossGradient, Stage, StagedPlan, numpy_call
+from compute.engines.tensor import BATCH_LAST, ROWS, Tensor
 from compute.graph import Node
-from compute.memory import aligned
-from compute.program import Program
-
-Array = NDArray[np.float32]
-Activation = nn.Tanh | nn.ReLU
-
-
-class Stage(ABC):
-    """Some fused layers for one batch size.
-
-    Attributes:
-        nodes: the layers; none for a transposition.
-        x, y: input and output buffers.
-        forward: calls that compute y from x.
-    """
-
-    def __init__(self, nodes: Sequence[Node], x: Array) -> None:
-        self.nodes = tuple(nodes)
-        self.x = x
-        self.y: Array = x
-        self.forward: list[Call] = []
-
-    @abstractmethod
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        """Calls that compute the parameters' gradients and, if needed, that of x, which is returned with them.
-
-        The calls may overwrite grad_y: nobody reads it after this stage.
-        """
-
-
-class Transposition(Stage):
-    """(n, ...) to (..., n) or back."""
-
-    def __init__(self, x: Array, backend: Backend, to_last: bool) -> None:
-        super().__init__((), x)
-        self._backend = backend
-        self._batch = x.shape[0] if to_last else x.shape[-1]
-        self._to_last = to_last
-        self.y = aligned((*x.shape[1:], self._batch) if to_last else (self._batch, *x.shape[:-1]))
-        self.forward = [self._call(x, self.y, to_last)]
-
-    def _call(self, source: Array, target: Array, to_last: bool) -> Call:
-        size = source.size // self._batch
-        if to_last:
-            return self._backend.transpose(source.reshape(self._batch, size), target.reshape(size, self._batch))
-        return self._backend.transpose(source.reshape(size, self._batch), target.reshape(self._batch, size))
-
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        if not need_grad_x:
-            return [], None
-        grad_x = aligned(self.x.shape)
-        return [self._call(grad_y, grad_x, not self._to_last)], grad_x
+from compute.nn.criterion import Criterion
+from compute.nn.fold import Fold
+from compute.nn.layer import Array
+from compute.spec import Arrays, Shape
 
 
 class ReshapeStage(Stage):
-    """The same memory under another shape, in either layout."""
+    """The same memory under another shape, in ROWS or, unless rows of the batch are folded, BATCH_LAST."""
 
-    def __init__(self, nodes: Sequence[Node], x: Array, batch_last: bool) -> None:
-        super().__init__(nodes, x)
-        shape = nodes[-1].output_shape
-        self.y = x.reshape((*shape, x.shape[-1]) if batch_last else (x.shape[0], *shape))
+    def __init__(self, plan: StagedPlan, nodes: Sequence[Node], x: Tensor) -> None:
+        super().__init__(plan, nodes)
+        self._folds = isinstance(nodes[0].layer, Fold)
+        self._x = self._row_major(x)
+        self.outputs = (self._reshaped(self._x, nodes[-1].output_shape, plan.shape(nodes[-1].outputs[0])[0]),)
 
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        return [], grad_y.reshape(self.x.shape)
+    def _row_major(self, tensor: Tensor) -> Tensor:
+        return tensor if tensor.layout == BATCH_LAST and not self._folds else self.plan.convert(tensor, ROWS)
+
+    def _reshaped(self, tensor: Tensor, shape: Shape, rows: int) -> Tensor:
+        whole = (*shape, rows) if tensor.layout == BATCH_LAST else (rows, *shape)
+        return Tensor(tensor.array.reshape(whole), tensor.layout, tensor.shared)
+
+    def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
+        grad = self._row_major(grads[0])
+        node = self.nodes[0]
+        return [self._reshaped(grad, node.input_shape, self.plan.shape(node.sources[0])[0])]
 
 
 class ActivationStage(Stage):
     """An activation by itself, in either layout."""
 
-    def __init__(self, nodes: Sequence[Node], x: Array, backend: Backend) -> None:
-        super().__init__(nodes, x)
+    def __init__(self, plan: StagedPlan, nodes: Sequence[Node], x: Tensor, backend: Backend) -> None:
+        super().__init__(plan, nodes)
         self._backend = backend
-        self.y = aligned(x.shape)
-        flat = (1, x.size)
-        self.forward = [backend.bias_activation(x.reshape(flat), None, self.y.reshape(flat), nodes[0].layer)]
+        self.outputs = (Tensor(plan.empty(x.array.shape), x.layout),)
+        flat = (1, x.array.size)
+        y = self.outputs[0].array
+        plan.emit(backend.bias_activation(x.array.reshape(flat), None, y.reshape(flat), nodes[0].layer))
 
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        return [self._backend.activation_backward(self.nodes[0].layer, self.y, grad_y, grad_y)], grad_y
+    def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
+        y = self.outputs[0]
+        grad_y = self.plan.convert(grads[0], y.layout)
+        grad_x = overwritable(self.plan, grad_y)
+        self.plan.emit(self._backend.activation_backward(self.nodes[0].layer, y.array, grad_y.array, grad_x.array))
+        return [grad_x]
 
 
 class PoolStage(Stage):
     """Max pooling by itself, batch last."""
 
-    def __init__(self, nodes: Sequence[Node], x: Array, backend: Backend, training: bool) -> None:
-        super().__init__(nodes, x)
+    def __init__(self, plan: StagedPlan, nodes: Sequence[Node], x: Tensor, backend: Backend) -> None:
+        super().__init__(plan, nodes)
         layer = nodes[0].layer
         assert isinstance(layer, nn.MaxPool2d)
-        self.y = aligned((*nodes[0].output_shape, x.shape[-1]))
-        self._pooling = backend.max_pool(layer, x, self.y, training)
-        self.forward = self._pooling.forward
+        self._x = plan.convert(x, BATCH_LAST)
+        y = plan.empty((*nodes[0].output_shape, self._x.array.shape[-1]))
+        self.outputs = (Tensor(y, BATCH_LAST),)
+        self._pooling = backend.max_pool(layer, self._x.array, y, plan.training)
+        plan.emit(*self._pooling.forward)
 
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        if not need_grad_x:
-            return [], None
-        grad_x = aligned(self.x.shape)
-        return self._pooling.backward(grad_y, grad_x), grad_x
+    def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
+        if not needed[0]:
+            return [None]
+        grad_y = self.plan.convert(grads[0], BATCH_LAST)
+        grad_x = self.plan.empty(self._x.array.shape)
+        self.plan.emit(*self._pooling.backward(grad_y.array, grad_x))
+        return [Tensor(grad_x, BATCH_LAST)]
 
 
 class LinearStage(Stage):
     """y (out, n) = activation(weight @ x (in, n) + bias)."""
 
-    def __init__(self, nodes: Sequence[Node], x: Array, backend: Backend, program: Program) -> None:
-        super().__init__(nodes, x)
+    def __init__(self, plan: StagedPlan, nodes: Sequence[Node], x: Tensor, backend: Backend) -> None:
+        super().__init__(plan, nodes)
         self._backend = backend
         self._activation = nodes[1].layer if len(nodes) > 1 else None
-        self._gradients = views(nodes[0], program.gradients)
-        parameters = views(nodes[0], program.parameters)
+        self._gradients = plan.gradients(nodes[0])
+        parameters = plan.parameters(nodes[0])
         self._weight = parameters["weight"]
-        self.y = aligned((*nodes[0].output_shape, x.shape[-1]))
-        self.forward = [backend.gemm(self._weight, x, self.y)]
+        self._x = plan.convert(x, BATCH_LAST).array
+        self._y = plan.empty((*nodes[0].output_shape, self._x.shape[-1]))
+        self.outputs = (Tensor(self._y, BATCH_LAST),)
+        plan.emit(backend.gemm(self._weight, self._x, self._y))
         bias = parameters.get("bias")
         if bias is not None or self._activation is not None:
-            self.forward.append(backend.bias_activation(self.y, bias, self.y, self._activation))
+            plan.emit(backend.bias_activation(self._y, bias, self._y, self._activation))
 
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        backend, calls = self._backend, []
+    def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
+        plan, backend = self.plan, self._backend
+        grad_y = plan.convert(grads[0], BATCH_LAST)
         if self._activation is not None:
-            calls.append(backend.activation_backward(self._activation, self.y, grad_y, grad_y))
+            before = overwritable(plan, grad_y)
+            plan.emit(backend.activation_backward(self._activation, self._y, grad_y.array, before.array))
+            grad_y = before
         if "bias" in self._gradients:
-            calls.append(backend.row_sums(grad_y, self._gradients["bias"]))
-        calls.append(backend.gemm(grad_y, self.x.T, self._gradients["weight"]))
-        if not need_grad_x:
-            return calls, None
-        grad_x = aligned(self.x.shape)
-        calls.append(backend.gemm(self._weight.T, grad_y, grad_x))
-        return calls, grad_x
+            plan.emit(backend.row_sums(grad_y.array, self._gradients["bias"]))
+        plan.emit(backend.gemm(grad_y.array, self._x.T, self._gradients["weight"]))
+        if not needed[0]:
+            return [None]
+        grad_x = plan.empty(self._x.shape)
+        plan.emit(backend.gemm(self._weight.T, grad_y.array, grad_x))
+        return [Tensor(grad_x, BATCH_LAST)]
+
+
+class RowsLinearStage(Stage):
+    """y (m, out) = x (m, in) @ weight.T + bias for samples of more than one dimension, whose steps are rows."""
+
+    def __init__(self, plan: StagedPlan, nodes: Sequence[Node], x: Tensor, backend: Backend) -> None:
+        super().__init__(plan, nodes)
+        self._backend = backend
+        layer = nodes[0].layer
+        assert isinstance(layer, nn.Linear)
+        self._gradients = plan.gradients(nodes[0])
+        parameters = plan.parameters(nodes[0])
+        self._weight = parameters["weight"]
+        self._x = plan.convert(x, ROWS).array
+        self._x_rows = self._x.reshape(-1, layer.in_features)
+        y = plan.empty(plan.shape(nodes[0].outputs[0]))
+        self.outputs = (Tensor(y),)
+        y_rows = y.reshape(-1, layer.out_features)
+        plan.emit(backend.gemm(self._x_rows, self._weight.T, y_rows))
+        if "bias" in parameters:
+            plan.emit(numpy_call(np.add, y_rows, parameters["bias"], out=y_rows))
+
+    def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
+        plan, backend = self.plan, self._backend
+        grad_y = plan.convert(grads[0], ROWS).array.reshape(-1, len(self._weight))
+        if "bias" in self._gradients:
+            plan.emit(numpy_call(np.sum, grad_y, axis=0, out=self._gradients["bias"]))
+        plan.emit(backend.gemm(grad_y.T, self._x_rows, self._gradients["weight"]))
+        if not needed[0]:
+            return [None]
+        grad_x = plan.empty(self._x.shape)
+        plan.emit(backend.gemm(grad_y, self._weight, grad_x.reshape(self._x_rows.shape)))
+        return [Tensor(grad_x)]
 
 
 class LogSoftmaxStage(Stage):
@@ -148,49 +155,49 @@ class LogSoftmaxStage(Stage):
     class is nearly certain.
     """
 
-    def __init__(self, nodes: Sequence[Node], x: Array) -> None:
-        super().__init__(nodes, x)
-        self.y = aligned(x.shape)
-        self._exponentials = aligned(x.shape)
-        self._column = aligned((len(x), 1))
-        self.forward = [self._forward]
+    def __init__(self, plan: StagedPlan, nodes: Sequence[Node], x: Tensor) -> None:
+        super().__init__(plan, nodes)
+        self._x = plan.convert(x, ROWS).array
+        self._y = plan.empty(self._x.shape)
+        self._exponentials = plan.empty(self._x.shape)
+        self._column = plan.empty((*self._x.shape[:-1], 1))
+        self.outputs = (Tensor(self._y),)
+        plan.emit(self._forward)
 
     def _forward(self) -> None:
-        np.max(self.x, axis=1, keepdims=True, out=self._column)
-        np.subtract(self.x, self._column, out=self.y)
-        np.exp(self.y, out=self._exponentials)
-        np.sum(self._exponentials, axis=1, keepdims=True, out=self._column)
+        np.max(self._x, axis=-1, keepdims=True, out=self._column)
+        np.subtract(self._x, self._column, out=self._y)
+        np.exp(self._y, out=self._exponentials)
+        np.sum(self._exponentials, axis=-1, keepdims=True, out=self._column)
         np.log(self._column, out=self._column)
-        np.subtract(self.y, self._column, out=self.y)
+        np.subtract(self._y, self._column, out=self._y)
 
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        grad_x = aligned(self.x.shape)
+    def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
+        grad_x = self.plan.empty(self._x.shape)
+        grad_y = self.plan.convert(grads[0], ROWS).array
 
         def call() -> None:
-            np.exp(self.y, out=grad_x)
-            np.multiply(grad_x, -grad_y.sum(axis=1, keepdims=True), out=grad_x)
+            np.exp(self._y, out=grad_x)
+            np.multiply(grad_x, -grad_y.sum(axis=-1, keepdims=True), out=grad_x)
             np.add(grad_x, grad_y, out=grad_x)
 
-        return [call], grad_x
+        self.plan.emit(call)
+        return [Tensor(grad_x)]
+
+    def fused_loss(self, criterion: Criterion) -> tuple[Tensor, LossGradient] | None:
+        """With NLL behind log-softmax the gradient of the logits is simply softmax minus one-hot."""
+        if not isinstance(criterion, nn.NLLLoss):
+            return None
+        grad: Array = self.plan.empty(self._x.shape)
+
+        def call(targets: Arrays, scale: float) -> float:
+            loss = criterion.loss((self._y,), targets)
+            criterion.logits_gradient((self._y,), targets, scale, (grad,))
+            return loss
+
+        return Tensor(grad), call
 
 
-class CustomStage(Stage):
-    """A user's layer, batch first."""
-
-    def __init__(self, nodes: Sequence[Node], x: Array, program: Program) -> None:
-        super().__init__(nodes, x)
-        self._kernel = CustomKernel(nodes[0], program, x)
-        self.context = self._kernel.context
-        self.y = self._kernel.y
-        self.forward = [self._kernel.forward]
-
-    def backward(self, grad_y: Array, need_grad_x: bool) -> tuple[list[Call], Array | None]:
-        self._kernel.prepare_backward(grad_y, need_grad_x)
-        return [self._kernel.backward], self._kernel.grad_x
-
-
-def views(node: Node, flat: Array) -> dict[str, Array]:
-    """A node's parameters (or gradients) as views of the flat vector, by their name within the layer."""
-    return {
-        p.spec.name: flat[p.offset : p.offset + math.prod(p.spec.shape)].reshape(p.spec.shape) for p in node.parameters
-    }
+def overwritable(plan: StagedPlan, grad: Tensor) -> Tensor:
+    """The gradient itself if it may be overwritten, else a new tensor like it."""
+    return plan.engine.like(grad) if grad.shared else grad

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from compute.errors import InputError
 from compute.nn.init import FanIn, Initializer
-from compute.nn.module import Module, Parameter, Shape, positive
+from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
+from compute.nn.module import Parameter, positive
+from compute.spec import Shape
 
 
-class Linear(Module):
-    """y = x @ weight.T + bias for flat samples, as torch.nn.Linear.
+class Linear(UnaryLayer):
+    """y = x @ weight.T + bias over the last dimension, as torch.nn.Linear: (*, in_features) to (*, out_features).
 
     Parameters: `weight` (out_features, in_features), `bias` (out_features,) unless bias=False. Both start uniform in
     +-1/sqrt(in_features).
@@ -32,12 +34,27 @@ class Linear(Module):
         self.bias_init = bias_init or FanIn(in_features)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if input_shape != (self.in_features,):
-            raise InputError(f"needs ({self.in_features},)")
-        return (self.out_features,)
+        if not input_shape or input_shape[-1] != self.in_features:
+            raise InputError(f"needs (..., {self.in_features})")
+        return (*input_shape[:-1], self.out_features)
 
     def parameters(self, input_shape: Shape) -> list[Parameter]:
         weight = Parameter("weight", (self.out_features, self.in_features), self.weight_init)
         if not self.bias:
             return [weight]
         return [weight, Parameter("bias", (self.out_features,), self.bias_init)]
+
+    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
+        y: Array = x @ parameters["weight"].T
+        if self.bias:
+            y += parameters["bias"]
+        return y
+
+    def backward(
+        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
+    ) -> Array:
+        rows = grad_y.reshape(-1, self.out_features)
+        gradients["weight"] += rows.T @ x.reshape(-1, self.in_features)
+        if self.bias:
+            gradients["bias"] += rows.sum(axis=0)
+        return grad_y @ parameters["weight"]

