@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,3 +268,13 @@ def test_buckets_save_padding_and_still_mix() -> None:
 def test_arrays_that_are_no_samples(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         data.from_arrays(*arguments)  # type: ignore[arg-type]
+
+
+def test_the_documentation_lists_every_name() -> None:
+    """docs/data.md has a line for each reader and transform, and none for what does not exist."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
+    internal = {"InputTransform", "Key", "Prefetcher", "epoch_order"}
+    called = r"([a-zA-Z_0-9]+)[(.]"
+    named = set(re.findall(rf"(?:\| |, )`(?:data\.)?{called}", text)) | set(re.findall(rf"\bdata\.{called}", text))
+    assert set(data.__all__) - internal <= named | {"Dataset", "Source", "Transform"}
+    assert named - {"dataset", "from_"} <= set(data.__all__)
