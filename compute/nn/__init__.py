@@ -193,6 +193,11 @@ from compute.nn.regularizer import (
     L2,
     Regularizer,
 )
+from compute.nn.repetition import (
+    Expand,
+    Replicate,
+    Tile,
+)
 from compute.nn.reshape import (
     Contiguous,
     Flatten,
@@ -210,16 +215,13 @@ from compute.nn.rnn import (
     RNN,
 )
 from compute.nn.selection import (
-    Expand,
     Flip,
     Index,
     Masking,
     Narrow,
     Permute,
-    Replicate,
     Reverse,
     Select,
-    Tile,
     Transpose,
 )
 from compute.nn.smooth import (
