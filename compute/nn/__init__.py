@@ -57,6 +57,9 @@ from compute.nn.batch_norm import (
 from compute.nn.cell import (
     Cell,
 )
+from compute.nn.channels_last import (
+    ChannelsLast,
+)
 from compute.nn.container import (
     Bottle,
     Concat,
@@ -67,6 +70,11 @@ from compute.nn.container import (
     Sequential,
     TimeDistributed,
 )
+from compute.nn.contrastive_norm import (
+    SpatialContrastiveNormalization,
+    SpatialDivisiveNormalization,
+    SpatialSubtractiveNormalization,
+)
 from compute.nn.conv import (
     Conv1d,
     Conv2d,
@@ -74,6 +82,14 @@ from compute.nn.conv import (
 )
 from compute.nn.conv_lstm import (
     ConvLSTMCell,
+)
+from compute.nn.conv_map import (
+    SpatialConvolutionMap,
+)
+from compute.nn.conv_transpose import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
 )
 from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.criterion import (
@@ -109,6 +125,12 @@ from compute.nn.gated_cell import (
     LSTMCell,
     RNNCell,
 )
+from compute.nn.group_norm import (
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+)
 from compute.nn.highway import (
     Highway,
 )
@@ -117,6 +139,10 @@ from compute.nn.layer import (
     Layer,
     LayerContext,
     UnaryLayer,
+)
+from compute.nn.layer_norm import (
+    LayerNorm,
+    RMSNorm,
 )
 from compute.nn.learnt_activation import (
     Maxout,
@@ -131,12 +157,25 @@ from compute.nn.local_response_norm import (
     LocalResponseNorm,
     WithinChannelLRN,
 )
+from compute.nn.locally_connected import (
+    LocallyConnected1d,
+    LocallyConnected2d,
+)
+from compute.nn.lp_pooling import (
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+)
 from compute.nn.module import (
     Module,
     Parameter,
 )
 from compute.nn.multi_cell import (
     MultiRNNCell,
+)
+from compute.nn.normalize import (
+    Normalize,
+    NormalizeScale,
 )
 from compute.nn.padding import (
     CircularPad1d,
@@ -224,6 +263,9 @@ from compute.nn.selection import (
     Select,
     Transpose,
 )
+from compute.nn.separable_conv import (
+    SeparableConv2d,
+)
 from compute.nn.smooth import (
     ELU,
     GELU,
@@ -247,6 +289,11 @@ from compute.nn.sparse import (
     SparseJoinTable,
     SparseLinear,
 )
+from compute.nn.spatial_dropout import (
+    SpatialDropout1d,
+    SpatialDropout2d,
+    SpatialDropout3d,
+)
 from compute.nn.table import (
     BifurcateSplitTable,
     FlattenTable,
@@ -265,6 +312,13 @@ from compute.nn.table_arithmetic import (
     CMulTable,
     CSubTable,
     MixtureTable,
+)
+from compute.nn.upsampling import (
+    PixelShuffle,
+    ResizeBilinear,
+    UpSampling1d,
+    UpSampling2d,
+    UpSampling3d,
 )
 from compute.nn.wiring import (
     Graph,
@@ -318,6 +372,7 @@ __all__ = [
     "CMulTable",
     "CSubTable",
     "Cell",
+    "ChannelsLast",
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
@@ -333,6 +388,9 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "ConvLSTMCell",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Cosine",
     "CosineSimilarity",
     "Criterion",
@@ -364,6 +422,7 @@ __all__ = [
     "GlobalMaxPool3d",
     "GradientReversal",
     "Graph",
+    "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
@@ -373,14 +432,23 @@ __all__ = [
     "Index",
     "InferReshape",
     "Input",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "JoinTable",
     "L1Penalty",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LSTMCell",
     "Layer",
     "LayerContext",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
     "Log",
     "LogSigmoid",
     "LogSoftmax",
@@ -403,6 +471,8 @@ __all__ = [
     "Narrow",
     "NarrowTable",
     "Negative",
+    "Normalize",
+    "NormalizeScale",
     "PReLU",
     "Pack",
     "Padding",
@@ -410,7 +480,9 @@ __all__ = [
     "ParallelTable",
     "Parameter",
     "Permute",
+    "PixelShuffle",
     "Power",
+    "RMSNorm",
     "RNNCell",
     "RReLU",
     "ReLU",
@@ -427,11 +499,13 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Reshape",
+    "ResizeBilinear",
     "Reverse",
     "SReLU",
     "Scale",
     "Select",
     "SelectTable",
+    "SeparableConv2d",
     "Sequential",
     "Shape",
     "SiLU",
@@ -444,6 +518,13 @@ __all__ = [
     "Softsign",
     "SparseJoinTable",
     "SparseLinear",
+    "SpatialContrastiveNormalization",
+    "SpatialConvolutionMap",
+    "SpatialDivisiveNormalization",
+    "SpatialDropout1d",
+    "SpatialDropout2d",
+    "SpatialDropout3d",
+    "SpatialSubtractiveNormalization",
     "SplitTable",
     "Sqrt",
     "Square",
@@ -458,6 +539,9 @@ __all__ = [
     "UnaryLayer",
     "Unflatten",
     "Unsqueeze",
+    "UpSampling1d",
+    "UpSampling2d",
+    "UpSampling3d",
     "View",
     "WithinChannelLRN",
     "ZeroPad1d",
