@@ -93,5 +93,6 @@ def test_compute_loads_nothing_that_it_may_not_need() -> None:
         "import sys, compute; "
         "print({m.split('.')[0] for m in sys.modules} & {'scipy', 'pyarrow', 'PIL', 'fsspec', 'grpc', 'torch'})"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "set()"
