@@ -113,6 +113,6 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write"):
         checkpoint.write_part(str(tmp_path / "file" / "step-1"), 0, 1, {PARAMETERS: np.zeros(1, np.float32)})
-    with pytest.raises(InputError, match="cannot use the checkpoint URL"):
+    with pytest.raises(InputError, match="cannot use the URL"):
         checkpoint.newest("nosuchscheme://bucket/x")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
