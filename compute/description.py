@@ -62,6 +62,7 @@ class _Writer:
         self.description = pb.ModelDescription()
         self._names = {cls: name for name, cls in _public().items()}
         self._places: dict[int, int] = {}
+        self._told: set[int] = set()
         self._path = model.name or model.kind
         self._place(model)
 
@@ -83,13 +84,21 @@ class _Writer:
         for name, value in keywords.items():
             entry.keywords[name].CopyFrom(self._value(value))
         if isinstance(item, Module):
-            for name, default in _DEFAULTS.items():
-                value = getattr(item, name)
-                if value != default:
-                    entry.attributes[name].CopyFrom(self._value(value))
+            self._attributes(item, entry)
         self.description.objects.append(entry)
         self._places[id(item)] = len(self.description.objects) - 1
         return self._places[id(item)]
+
+    def _attributes(self, module: Module, entry: pb.Object) -> None:
+        """What the module was told after its construction, and those in it that it made itself (by their number)."""
+        for index, inner in enumerate(module.modules()):
+            if id(inner) in self._told:
+                continue
+            self._told.add(id(inner))
+            for name, default in _DEFAULTS.items():
+                value = getattr(inner, name)
+                if value != default:
+                    entry.attributes[f"{index}.{name}" if index else name].CopyFrom(self._value(value))
 
     def _value(self, value: Any) -> pb.Value:
         if value is None:
@@ -141,9 +150,11 @@ class _Reader:
             made = cls(*arguments, **keywords)
         except TypeError as error:
             raise InputError(f"cannot make the model's {entry.kind} ({error}): saved by another version?") from None
+        modules = list(made.modules()) if entry.attributes else []
         for name, value in entry.attributes.items():
-            if name in _DEFAULTS:
-                setattr(made, name, self._value(value))
+            index, _, attribute = name.rpartition(".")
+            if attribute in _DEFAULTS and (index or "0").isdecimal() and int(index or 0) < len(modules):
+                setattr(modules[int(index or 0)], attribute, self._value(value))
         return made
 
     def _value(self, value: pb.Value) -> Any:

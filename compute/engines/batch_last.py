@@ -79,7 +79,7 @@ class BatchLastEngine(StagedEngine):
                 return LinearStage(plan, nodes, x, backend)
             case nn.Linear():
                 return RowsLinearStage(plan, nodes, x, backend)
-            case nn.LogSoftmax():
+            case nn.LogSoftmax() if layer.dim in (-1, len(nodes[0].input_shape) - 1):
                 return LogSoftmaxStage(plan, nodes, x)
             case _:
                 return LayerStage(plan, nodes[0], inputs)

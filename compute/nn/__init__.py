@@ -49,10 +49,17 @@ from compute.nn.arithmetic import (
     Sqrt,
     Square,
 )
+from compute.nn.attention import (
+    MultiheadAttention,
+    ScaledDotProductAttention,
+)
 from compute.nn.batch_norm import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
+)
+from compute.nn.beam_search import (
+    beam_search,
 )
 from compute.nn.cell import (
     Cell,
@@ -208,6 +215,10 @@ from compute.nn.pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from compute.nn.position import (
+    LearnedPositionalEncoding,
+    PositionalEncoding,
+)
 from compute.nn.product import (
     MM,
     MV,
@@ -232,6 +243,11 @@ from compute.nn.regularizer import (
     L2,
     Regularizer,
 )
+from compute.nn.repetition import (
+    Expand,
+    Replicate,
+    Tile,
+)
 from compute.nn.reshape import (
     Contiguous,
     Flatten,
@@ -249,16 +265,13 @@ from compute.nn.rnn import (
     RNN,
 )
 from compute.nn.selection import (
-    Expand,
     Flip,
     Index,
     Masking,
     Narrow,
     Permute,
-    Replicate,
     Reverse,
     Select,
-    Tile,
     Transpose,
 )
 from compute.nn.separable_conv import (
@@ -311,6 +324,14 @@ from compute.nn.table_arithmetic import (
     CSubTable,
     MixtureTable,
 )
+from compute.nn.transformer import (
+    FeedForward,
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from compute.nn.upsampling import (
     PixelShuffle,
     ResizeBilinear,
@@ -321,6 +342,7 @@ from compute.nn.upsampling import (
 from compute.nn.wiring import (
     Graph,
     Input,
+    Wire,
 )
 from compute.spec import (
     Shape,
@@ -405,6 +427,7 @@ __all__ = [
     "Euclidean",
     "Exp",
     "Expand",
+    "FeedForward",
     "Flatten",
     "FlattenTable",
     "Flip",
@@ -443,6 +466,7 @@ __all__ = [
     "LayerContext",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositionalEncoding",
     "Linear",
     "LocalResponseNorm",
     "LocallyConnected1d",
@@ -465,6 +489,7 @@ __all__ = [
     "Mul",
     "MulConstant",
     "MultiRNNCell",
+    "MultiheadAttention",
     "NLLLoss",
     "Narrow",
     "NarrowTable",
@@ -479,6 +504,7 @@ __all__ = [
     "Parameter",
     "Permute",
     "PixelShuffle",
+    "PositionalEncoding",
     "Power",
     "RMSNorm",
     "RNNCell",
@@ -501,6 +527,7 @@ __all__ = [
     "Reverse",
     "SReLU",
     "Scale",
+    "ScaledDotProductAttention",
     "Select",
     "SelectTable",
     "SeparableConv2d",
@@ -533,6 +560,11 @@ __all__ = [
     "Threshold",
     "Tile",
     "TimeDistributed",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Transpose",
     "UnaryLayer",
     "Unflatten",
@@ -541,10 +573,12 @@ __all__ = [
     "UpSampling2d",
     "UpSampling3d",
     "View",
+    "Wire",
     "WithinChannelLRN",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "beam_search",
     "init",
 ]
 __all__ += criterion.__all__

@@ -141,15 +141,8 @@ class Negative(MulConstant):
         super().__init__(-1.0, name)
 
 
-class Scale(UnaryLayer):
-    """y = weight * x + bias, both learnt, of shape `size`, which broadcasts against the sample's.
-
-    `Scale(3, 1, 1)` has one weight and one bias for each of 3 channels. Base of Mul, CMul, Add and CAdd, which have
-    only one of the two.
-
-    Parameters: `weight` and `bias` (*size); both start uniform in +-1/sqrt(number of elements), as BigDL's; give
-    weight_init=nn.init.Ones() and bias_init=nn.init.Zeros() to start as the identity.
-    """
+class Affine(UnaryLayer):
+    """Base of y = weight * x + bias with one or both of shape `size`, which broadcasts against the sample's."""
 
     has_weight = True
     has_bias = True
@@ -199,7 +192,17 @@ class Scale(UnaryLayer):
         return grad_y * parameters["weight"]
 
 
-class CMul(Scale):
+class Scale(Affine):
+    """y = weight * x + bias, both learnt, of shape `size`, which broadcasts against the sample's.
+
+    `Scale(3, 1, 1)` has one weight and one bias for each of 3 channels.
+
+    Parameters: `weight` and `bias` (*size); both start uniform in +-1/sqrt(number of elements), as BigDL's; give
+    weight_init=nn.init.Ones() and bias_init=nn.init.Zeros() to start as the identity.
+    """
+
+
+class CMul(Affine):
     """y = weight * x, the weight learnt, of shape `size`, which broadcasts against the sample's.
 
     Parameters: `weight` (*size), starting uniform in +-1/sqrt(number of elements). BigDL's CMul.
@@ -221,7 +224,7 @@ class Mul(CMul):
         super().__init__(1, weight_init=weight_init, name=name)
 
 
-class CAdd(Scale):
+class CAdd(Affine):
     """y = x + bias, the bias learnt, of shape `size`, which broadcasts against the sample's.
 
     Parameters: `bias` (*size), starting uniform in +-1/sqrt(number of elements). BigDL's CAdd.

@@ -52,7 +52,7 @@ class Container(Module):
 
 
 class Sequential(Container):
-    """Feeds each layer's output to the next."""
+    """Feeds each layer's output, a sample or a table, to the next."""
 
     def build(self, builder: Builder, sources: Activity, path: str) -> Activity:
         for index in range(len(self.layers)):
@@ -106,6 +106,20 @@ class Wrapper(Module):
         return self.layer.build(builder, sources, join(path, own))
 
 
+class Composite(Module):
+    """Base of modules that make other modules from their own arguments, and are these under one name."""
+
+    def __init__(self, inner: Module, name: str | None = None) -> None:
+        super().__init__(name)
+        self.inner = inner
+
+    def children(self) -> Iterator[Module]:
+        return iter((self.inner,))
+
+    def build(self, builder: Builder, sources: Activity, path: str) -> Activity:
+        return self.inner.build(builder, sources, path)
+
+
 class MapTable(Wrapper):
     """Feeds each part of a table to the one layer, whose weights all share; the output is the table of outputs."""
 
@@ -130,7 +144,7 @@ class TimeDistributed(Wrapper):
 
 
 class Bottle(TimeDistributed):
-    """BigDL's name for TimeDistributed with two input dimensions."""
+    """BigDL's name for TimeDistributed: applies a layer to each step of sequences (times, *shape)."""
 
 
 def join(path: str, name: str) -> str:

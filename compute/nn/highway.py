@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compute.nn.container import Composite
 from compute.nn.init import Initializer
 from compute.nn.linear import Linear
 from compute.nn.module import Module
@@ -10,7 +11,7 @@ from compute.nn.table_arithmetic import CAddTable, CMulTable, CSubTable
 from compute.nn.wiring import Graph, Input
 
 
-class Highway(Graph):
+class Highway(Composite):
     """y = t * h + (1 - t) * x, with h = activation(Linear(x)) and the gate t = sigmoid(Linear(x)). Shape (..., size).
 
     Args:
@@ -33,5 +34,5 @@ class Highway(Graph):
         x = Input()
         h = (Tanh() if activation is None else activation)(Linear(size, size, bias, name="transform")(x))
         t = Sigmoid()(Linear(size, size, bias, bias_init=gate_bias_init, name="gate")(x))
-        super().__init__(x, CAddTable()(x, CMulTable()(t, CSubTable()(h, x))), name=name)
+        super().__init__(Graph(x, CAddTable()(x, CMulTable()(t, CSubTable()(h, x)))), name)
         self.size = size

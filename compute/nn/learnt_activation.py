@@ -6,7 +6,7 @@ import numpy as np
 
 from compute.errors import InputError
 from compute.nn.broadcast import sum_for_parameter
-from compute.nn.container import Sequential
+from compute.nn.container import Composite, Sequential
 from compute.nn.init import Constant, Initializer, Ones, Zeros
 from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
 from compute.nn.linear import Linear
@@ -145,7 +145,7 @@ class SReLU(UnaryLayer):
         return parameters["left"], parameters["left"] + np.abs(parameters["right_distance"])
 
 
-class Maxout(Sequential):
+class Maxout(Composite):
     """The largest of pool_size linear functions, for each output: (in_features,) to (out_features,).
 
     y_o = max over p of weight[p * out_features + o] . x + bias[p * out_features + o]
@@ -157,10 +157,6 @@ class Maxout(Sequential):
         self, in_features: int, out_features: int, pool_size: int, bias: bool = True, name: str | None = None
     ) -> None:
         positive(self.kind, in_features=in_features, out_features=out_features, pool_size=pool_size)
-        super().__init__(
-            Linear(in_features, out_features * pool_size, bias, name="linear"),
-            Reshape(pool_size, out_features, name="pieces"),
-            Max(0, name="largest"),
-            name=name,
-        )
+        pieces = Linear(in_features, out_features * pool_size, bias, name="linear")
+        super().__init__(Sequential(pieces, Reshape(pool_size, out_features), Max(0)), name)
         self.in_features, self.out_features, self.pool_size = in_features, out_features, pool_size

@@ -13,15 +13,14 @@ from compute.nn.elementwise import number
 from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
 
 
-class ActivityRegularization(UnaryLayer):
-    """y = x; penalizes each sample's activity by l1 * sum |x| + l2 * sum x^2. Any shape.
+class Penalty(UnaryLayer):
+    """Base of penalties on values that flow through the model.
 
-    In the backward pass scale * (l1 * sign(x) + 2 * l2 * x) is added to the gradient, scale being 1 / samples of the
-    step, as for the samples' losses: so the penalty is per sample, whatever the batch. The loss that is reported
-    is the criterion's alone, without the penalty, as in BigDL, and as for regularizers of weights.
+    Attributes:
+        l1, l2: factors of sum |x| and of sum x^2.
     """
 
-    def __init__(self, l1: float = 0.0, l2: float = 0.0, name: str | None = None) -> None:
+    def __init__(self, l1: float, l2: float, name: str | None) -> None:
         super().__init__(name)
         if not (0 <= l1 < math.inf and 0 <= l2 < math.inf):
             raise InputError(f"{self.kind}: the factors must be numbers that are not negative, got {l1!r} and {l2!r}")
@@ -47,14 +46,26 @@ class ActivityRegularization(UnaryLayer):
         return grad_x
 
 
-class L1Penalty(ActivityRegularization):
+class ActivityRegularization(Penalty):
+    """y = x; penalizes each sample's activity by l1 * sum |x| + l2 * sum x^2. Any shape.
+
+    In the backward pass scale * (l1 * sign(x) + 2 * l2 * x) is added to the gradient, scale being 1 / samples of the
+    step, as for the samples' losses: so the penalty is per sample, whatever the batch. The loss that is reported
+    is the criterion's alone, without the penalty, as in BigDL, and as for regularizers of weights.
+    """
+
+    def __init__(self, l1: float = 0.0, l2: float = 0.0, name: str | None = None) -> None:
+        super().__init__(l1, l2, name)
+
+
+class L1Penalty(Penalty):
     """y = x; penalizes each sample's activity by l1weight * sum |x|, or the mean with size_average. Any shape.
 
     See ActivityRegularization for its scale; the loss that is reported excludes it. BigDL's L1Penalty.
     """
 
     def __init__(self, l1weight: float, size_average: bool = False, name: str | None = None) -> None:
-        super().__init__(l1=l1weight, name=name)
+        super().__init__(l1weight, 0.0, name)
         self.size_average = bool(size_average)
 
     def factors(self, x: Array) -> tuple[float, float]:

@@ -45,6 +45,10 @@ class Reduction(UnaryLayer):
         sizes = [1 if axis in axes else size for axis, size in enumerate(input_shape, 1)]
         return tuple(size for axis, size in enumerate(sizes, 1) if self.keepdim or axis not in axes)
 
+    def spread(self, grad_y: Array, x: Array) -> Array:
+        """The output's gradient, for each element that it is the sum of."""
+        return np.broadcast_to(self._expanded(grad_y, x), x.shape).copy()
+
     def _expanded(self, y: Array, x: Array) -> Array:
         """y with the dimensions that were reduced, of size 1."""
         axes = self.axes(x.ndim - 1)
@@ -61,10 +65,10 @@ class Sum(Reduction):
     def backward(
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
-        return np.broadcast_to(self._expanded(grad_y, x), x.shape).copy()
+        return self.spread(grad_y, x)
 
 
-class Mean(Sum):
+class Mean(Reduction):
     """Mean over dimensions of the sample, added up in float64. torch.mean(dim, keepdim)."""
 
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
@@ -75,14 +79,11 @@ class Mean(Sum):
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
         count = math.prod(x.shape[axis] for axis in self.axes(x.ndim - 1))
-        return super().backward(x, y, grad_y / np.float32(count), parameters, gradients, context)
+        return self.spread(grad_y / np.float32(count), x)
 
 
-class Max(Reduction):
-    """Largest element over one dimension of the sample; the gradient goes to the first largest.
-
-    Gives the values of torch.max(dim, keepdim), not their places.
-    """
+class Extreme(Reduction):
+    """Base of the largest and the smallest element over one dimension."""
 
     def __init__(self, dim: int = -1, keepdim: bool = False, name: str | None = None) -> None:
         super().__init__(check_dim(self.kind, dim), keepdim, name)
@@ -103,10 +104,21 @@ class Max(Reduction):
         return grad_x
 
     def _place(self, x: Array, axis: int) -> NDArray[np.intp]:
+        """The place of the element along the axis."""
+        raise NotImplementedError
+
+
+class Max(Extreme):
+    """Largest element over one dimension of the sample; the gradient goes to the first largest.
+
+    Gives the values of torch.max(dim, keepdim), not their places.
+    """
+
+    def _place(self, x: Array, axis: int) -> NDArray[np.intp]:
         return np.asarray(x.argmax(axis))
 
 
-class Min(Max):
+class Min(Extreme):
     """Smallest element over one dimension of the sample; the gradient goes to the first smallest.
 
     Gives the values of torch.min(dim, keepdim), not their places.

@@ -1,35 +1,26 @@
-"""Layers that reorder, take or repeat elements of the sample. They take float32 and int64 alike."""
+"""Layers that reorder or take elements of the sample. Most take float32 and int64 alike."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from compute.errors import InputError
-from compute.nn.broadcast import broadcast_shape, sum_over, unbroadcast
 from compute.nn.dims import axis_of, check_dim
 from compute.nn.layer import Array, Arrayed, Layer, LayerContext, UnaryLayer
-from compute.nn.module import positive
 from compute.nn.reshape import AnyType
 from compute.spec import Arrays, Shape, Specs, TensorSpec
 
 
-class Permute(AnyType):
-    """Dimension i of the output is dimension dims[i] of the sample. float32 or int64. torch.permute."""
-
-    def __init__(self, *dims: int, name: str | None = None) -> None:
-        super().__init__(name)
-        self.dims = tuple(check_dim(self.kind, dim) for dim in dims)
+class Reordering(AnyType):
+    """Base of layers that reorder the sample's dimensions."""
 
     def order(self, rank: int) -> tuple[int, ...]:
-        """For each axis of the output's array the axis of the input's.
+        """For each axis of the output's array the axis of the input's, for samples with `rank` dimensions.
 
         Raises:
-            InputError: it is not a permutation.
+            InputError: the samples have no such dimensions.
         """
-        axes = tuple(axis_of(dim, rank) for dim in self.dims)
-        if sorted(axes) != list(range(1, rank + 1)):
-            raise InputError(f"dims {self.dims} must name each dimension of the samples once")
-        return (0, *axes)
+        raise NotImplementedError
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[axis - 1] for axis in self.order(len(input_shape))[1:])
@@ -43,11 +34,25 @@ class Permute(AnyType):
         return np.ascontiguousarray(grad_y.transpose(np.argsort(self.order(x.ndim - 1))))
 
 
-class Transpose(Permute):
+class Permute(Reordering):
+    """Dimension i of the output is dimension dims[i] of the sample. float32 or int64. torch.permute."""
+
+    def __init__(self, *dims: int, name: str | None = None) -> None:
+        super().__init__(name)
+        self.dims = tuple(check_dim(self.kind, dim) for dim in dims)
+
+    def order(self, rank: int) -> tuple[int, ...]:
+        axes = tuple(axis_of(dim, rank) for dim in self.dims)
+        if sorted(axes) != list(range(1, rank + 1)):
+            raise InputError(f"dims {self.dims} must name each dimension of the samples once")
+        return (0, *axes)
+
+
+class Transpose(Reordering):
     """Swaps pairs of dimensions of the sample, one after the other: Transpose((0, 1), (1, 2)). float32 or int64."""
 
     def __init__(self, *pairs: tuple[int, int], name: str | None = None) -> None:
-        super().__init__(name=name)
+        super().__init__(name)
         if not pairs or any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):
             raise InputError(f"Transpose takes pairs of dimensions such as Transpose((0, 1)), got {pairs!r}")
         self.pairs = tuple((check_dim(self.kind, a), check_dim(self.kind, b)) for a, b in pairs)
@@ -60,7 +65,51 @@ class Transpose(Permute):
         return tuple(axes)
 
 
-class Narrow(AnyType):
+class Part(AnyType):
+    """Base of layers that take a part along dimension `dim` of the sample.
+
+    Attributes:
+        keepdim: whether the dimension stays.
+    """
+
+    keepdim = True
+
+    def __init__(self, dim: int, name: str | None) -> None:
+        super().__init__(name)
+        self.dim = check_dim(self.kind, dim)
+
+    def span(self, size: int) -> tuple[int, int]:
+        """Start and stop of the part along a dimension of this size.
+
+        Raises:
+            InputError: there is no such part.
+        """
+        raise NotImplementedError
+
+    def _place(self, shape: Shape) -> tuple[int, tuple[slice, ...]]:
+        """Axis of the array of samples of this shape, and the index of the part."""
+        axis = axis_of(self.dim, len(shape))
+        return axis, (slice(None),) * axis + (slice(*self.span(shape[axis - 1])),)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        axis, index = self._place(input_shape)
+        kept = (index[-1].stop - index[-1].start,) if self.keepdim else ()
+        return (*input_shape[: axis - 1], *kept, *input_shape[axis:])
+
+    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
+        axis, index = self._place(x.shape[1:])
+        return np.ascontiguousarray(x[index] if self.keepdim else x[index].squeeze(axis))
+
+    def backward(
+        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
+    ) -> Array:
+        axis, index = self._place(x.shape[1:])
+        grad_x = np.zeros(x.shape, dtype=np.float32)
+        grad_x[index] = grad_y if self.keepdim else np.expand_dims(grad_y, axis)
+        return grad_x
+
+
+class Narrow(Part):
     """Elements start..start+length-1 along dimension `dim` of the sample. float32 or int64. torch.narrow.
 
     Args:
@@ -69,60 +118,34 @@ class Narrow(AnyType):
     """
 
     def __init__(self, dim: int, start: int, length: int = 1, name: str | None = None) -> None:
-        super().__init__(name)
-        self.dim = check_dim(self.kind, dim)
+        super().__init__(dim, name)
         self.start = check_dim(self.kind, start, "start")
         self.length = check_dim(self.kind, length, "length")
 
-    def _span(self, shape: Shape) -> tuple[int, slice]:
-        """Axis of the array, and the part of it."""
-        axis = axis_of(self.dim, len(shape))
-        size = shape[axis - 1]
+    def span(self, size: int) -> tuple[int, int]:
         start = self.start + size if self.start < 0 else self.start
         stop = size + 1 + self.length if self.length < 0 else start + self.length
         if not 0 <= start < stop <= size:
             raise InputError(f"dimension {self.dim} has no {self.length} elements from {self.start} on")
-        return axis, slice(start, stop)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        axis, span = self._span(input_shape)
-        return (*input_shape[: axis - 1], span.stop - span.start, *input_shape[axis:])
-
-    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
-        axis, span = self._span(x.shape[1:])
-        return np.ascontiguousarray(x[(slice(None),) * axis + (span,)])
-
-    def backward(
-        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
-    ) -> Array:
-        axis, span = self._span(x.shape[1:])
-        grad_x = np.zeros(x.shape, dtype=np.float32)
-        grad_x[(slice(None),) * axis + (span,)] = grad_y.reshape(self._kept(x.shape))
-        return grad_x
-
-    def _kept(self, shape: Shape) -> Shape:
-        """Shape of the array that is taken."""
-        axis, span = self._span(shape[1:])
-        return (*shape[:axis], span.stop - span.start, *shape[axis + 1 :])
+        return start, stop
 
 
-class Select(Narrow):
+class Select(Part):
     """Element `index` along dimension `dim` of the sample, which goes away. float32 or int64. torch.select.
 
     A negative index counts from the end: Select(0, -1) is the last step of a sequence.
     """
 
+    keepdim = False
+
     def __init__(self, dim: int, index: int, name: str | None = None) -> None:
-        super().__init__(dim, index, 1, name)
-        self.index = self.start
+        super().__init__(dim, name)
+        self.index = check_dim(self.kind, index, "index")
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        axis, _ = self._span(input_shape)
-        return (*input_shape[: axis - 1], *input_shape[axis:])
-
-    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
-        axis, _ = self._span(x.shape[1:])
-        return super().forward(x, parameters, context).squeeze(axis)
+    def span(self, size: int) -> tuple[int, int]:
+        if not -size <= self.index < size:
+            raise InputError(f"dimension {self.dim} has no element {self.index}")
+        return self.index % size, self.index % size + 1
 
 
 class Flip(AnyType):
@@ -153,85 +176,6 @@ class Reverse(Flip):
 
     def __init__(self, dim: int = 0, name: str | None = None) -> None:
         super().__init__(dim, name=name)
-
-
-class Expand(AnyType):
-    """Repeats the sample to the shape `sizes`: dimensions of size 1 grow, -1 keeps, more sizes add dimensions in front.
-
-    float32 or int64. torch.Tensor.expand; BigDL's ExpandSize.
-    """
-
-    def __init__(self, *sizes: int, name: str | None = None) -> None:
-        super().__init__(name)
-        if not sizes or not all(isinstance(s, int) and not isinstance(s, bool) and (s >= 1 or s == -1) for s in sizes):
-            raise InputError(f"Expand needs whole sizes of at least 1, or -1 to keep one, got {sizes}")
-        self.sizes = sizes
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        extra = len(self.sizes) - len(input_shape)
-        if extra < 0 or -1 in self.sizes[:extra]:
-            raise InputError(f"cannot grow to {self.sizes}")
-        padded = (1,) * extra + input_shape
-        wanted = tuple(old if new == -1 else new for old, new in zip(padded, self.sizes, strict=True))
-        if broadcast_shape(padded, wanted) != wanted:
-            raise InputError(f"cannot grow to {self.sizes}: only dimensions of size 1 can")
-        return wanted
-
-    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
-        shape = self.output_shape(x.shape[1:])
-        aligned = x.reshape(len(x), *(1,) * (len(shape) - x.ndim + 1), *x.shape[1:])
-        return np.broadcast_to(aligned, (len(x), *shape)).copy()
-
-    def backward(
-        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
-    ) -> Array:
-        return unbroadcast(grad_y, x.shape)
-
-
-class Replicate(AnyType):
-    """Repeats the sample `count` times along a new dimension `dim`. float32 or int64. BigDL's Replicate."""
-
-    def __init__(self, count: int, dim: int = 0, name: str | None = None) -> None:
-        super().__init__(name)
-        positive(self.kind, count=count)
-        self.count = count
-        self.dim = check_dim(self.kind, dim)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        dim = axis_of(self.dim, len(input_shape) + 1) - 1
-        return (*input_shape[:dim], self.count, *input_shape[dim:])
-
-    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
-        return np.repeat(np.expand_dims(x, axis_of(self.dim, x.ndim)), self.count, axis=axis_of(self.dim, x.ndim))
-
-    def backward(
-        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
-    ) -> Array:
-        return sum_over(grad_y, axis_of(self.dim, x.ndim)).reshape(x.shape)
-
-
-class Tile(AnyType):
-    """`copies` of the sample behind each other along dimension `dim`. float32 or int64. torch.tile; BigDL's Tile."""
-
-    def __init__(self, dim: int = 0, copies: int = 2, name: str | None = None) -> None:
-        super().__init__(name)
-        positive(self.kind, copies=copies)
-        self.dim = check_dim(self.kind, dim)
-        self.copies = copies
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        dim = axis_of(self.dim, len(input_shape)) - 1
-        return (*input_shape[:dim], input_shape[dim] * self.copies, *input_shape[dim + 1 :])
-
-    def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
-        return np.concatenate([x] * self.copies, axis=axis_of(self.dim, x.ndim - 1))
-
-    def backward(
-        self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
-    ) -> Array:
-        axis = axis_of(self.dim, x.ndim - 1)
-        parts = grad_y.reshape(*x.shape[:axis], self.copies, *x.shape[axis:])
-        return sum_over(parts, axis).reshape(x.shape)
 
 
 class Masking(UnaryLayer):
@@ -287,7 +231,7 @@ class Index(Layer):
         axis = axis_of(self.dim, x.ndim - 1)
         bad = (ids < 0) | (ids >= x.shape[axis])
         if bad.any():
-            raise InputError(f"{self.name or self.kind}: id {ids[bad][0]} is not in 0..{x.shape[axis] - 1}")
+            raise InputError(f"id {ids[bad][0]} is not in 0..{x.shape[axis] - 1}")
         taken = np.moveaxis(x, axis, 1)[np.arange(len(x))[:, None], ids]
         return (np.ascontiguousarray(np.moveaxis(taken, 1, axis)),)
 

@@ -11,6 +11,21 @@ from compute.nn.smooth import sigmoid
 from compute.spec import Shape
 
 
+def softmax(x: Array, axis: int) -> Array:
+    """exp(x) / sum of exp(x) along an axis."""
+    y: Array = x - x.max(axis=axis, keepdims=True)
+    np.exp(y, out=y)
+    y /= y.sum(axis=axis, keepdims=True)
+    return y
+
+
+def softmax_gradient(y: Array, grad_y: Array, axis: int) -> Array:
+    """The gradient for what `softmax` gave y for, given that for y."""
+    grad_x: Array = grad_y * y
+    grad_x -= y * grad_x.sum(axis=axis, keepdims=True)
+    return grad_x
+
+
 class OverDim(UnaryLayer):
     """Base of layers that keep the shape and compute along dimension `dim` of the sample."""
 
@@ -27,30 +42,24 @@ class Softmax(OverDim):
     """exp(x) / sum of exp(x) over dimension `dim` of the sample, by default its last. torch.nn.Softmax."""
 
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
-        axis = axis_of(self.dim, x.ndim - 1)
-        y: Array = x - x.max(axis=axis, keepdims=True)
-        np.exp(y, out=y)
-        y /= y.sum(axis=axis, keepdims=True)
-        return y
+        return softmax(x, axis_of(self.dim, x.ndim - 1))
 
     def backward(
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
-        grad_x: Array = grad_y * y
-        grad_x -= y * grad_x.sum(axis=axis_of(self.dim, x.ndim - 1), keepdims=True)
-        return grad_x
+        return softmax_gradient(y, grad_y, axis_of(self.dim, x.ndim - 1))
 
 
-class Softmin(Softmax):
+class Softmin(OverDim):
     """softmax(-x) over dimension `dim` of the sample, by default its last. torch.nn.Softmin."""
 
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
-        return super().forward(-x, parameters, context)
+        return softmax(-x, axis_of(self.dim, x.ndim - 1))
 
     def backward(
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
-        return -super().backward(x, y, grad_y, parameters, gradients, context)
+        return -softmax_gradient(y, grad_y, axis_of(self.dim, x.ndim - 1))
 
 
 class LogSoftmax(OverDim):

@@ -89,8 +89,7 @@ class SparseLinear(Layer):
         ids = inputs[0]
         bad = (ids < PADDING) | (ids >= self.in_features)
         if bad.any():
-            place = self.name or self.kind
-            raise InputError(f"{place}: id {ids[bad][0]} is not in 0..{self.in_features - 1}, nor -1 for padding")
+            raise InputError(f"id {ids[bad][0]} is not in 0..{self.in_features - 1}, nor -1 for padding")
         kept = ids != PADDING
         values = inputs[1][kept] if len(inputs) == 2 else np.ones(np.count_nonzero(kept), dtype=np.float32)
         starts = np.concatenate([[0], np.cumsum(np.count_nonzero(kept, axis=1))])
@@ -125,8 +124,7 @@ class SparseJoinTable(Layer):
         offset = 0
         for ids, size in zip(inputs[::2], self.sizes, strict=True):
             if ids.size and ids.max() >= size:
-                place = self.name or self.kind
-                raise InputError(f"{place}: id {ids.max()} is not in 0..{size - 1}, nor -1 for padding")
+                raise InputError(f"id {ids.max()} is not in 0..{size - 1}, nor -1 for padding")
             shifted.append(np.where(ids == PADDING, PADDING, ids + offset))
             offset += size
         return np.concatenate(shifted, axis=1), np.concatenate(inputs[1::2], axis=1)

@@ -53,20 +53,17 @@ class CAddTable(Combination):
     """Sum of the parts of a table, any number; they broadcast."""
 
     def function(self, parts: Arrays) -> Array:
-        total: NDArray[Any] = parts[0] + parts[1] if len(parts) > 1 else parts[0].copy()
-        for part in parts[2:]:
-            total = total + part
-        return total
+        return _sum(parts)
 
     def gradients(self, parts: Arrays, y: Array, grad_y: Array) -> Arrays:
         return (grad_y,) * len(parts)
 
 
-class CAveTable(CAddTable):
+class CAveTable(Combination):
     """Mean of the parts of a table, any number; they broadcast."""
 
     def function(self, parts: Arrays) -> Array:
-        return super().function(parts) / np.float32(len(parts))
+        return np.asarray(_sum(parts) / np.float32(len(parts)))
 
     def gradients(self, parts: Arrays, y: Array, grad_y: Array) -> Arrays:
         return (grad_y / np.float32(len(parts)),) * len(parts)
@@ -110,11 +107,12 @@ class CDivTable(Combination):
         return first, np.asarray(-first * y)
 
 
-class CMaxTable(Combination):
-    """Largest of the parts of a table, any number, element by element; the gradient goes to the first largest.
+class Extreme(Combination):
+    """Base of the largest and the smallest of the parts."""
 
-    They broadcast.
-    """
+    def choose(self, a: Array, b: Array) -> Array:
+        """One of each two elements."""
+        raise NotImplementedError
 
     def function(self, parts: Arrays) -> Array:
         y: NDArray[Any] = parts[0]
@@ -131,12 +129,18 @@ class CMaxTable(Combination):
             grads.append(grad_y * chosen)
         return tuple(grads)
 
+
+class CMaxTable(Extreme):
+    """Largest of the parts of a table, any number, element by element; the gradient goes to the first largest.
+
+    They broadcast.
+    """
+
     def choose(self, a: Array, b: Array) -> Array:
-        """The larger of each two elements."""
         return np.maximum(a, b)
 
 
-class CMinTable(CMaxTable):
+class CMinTable(Extreme):
     """Smallest of the parts of a table, any number, element by element; the gradient goes to the first smallest.
 
     They broadcast.
@@ -203,6 +207,13 @@ class MixtureTable(Layer):
 
 def _column(gate: Array, index: int, rank: int) -> Array:
     return gate[:, index].reshape(-1, *(1,) * (rank - 1))
+
+
+def _sum(parts: Arrays) -> Array:
+    total: NDArray[Any] = parts[0] + parts[1] if len(parts) > 1 else parts[0].copy()
+    for part in parts[2:]:
+        total = total + part
+    return total
 
 
 def _product(parts: Arrays, without: int) -> Array:

@@ -243,7 +243,7 @@ def test_maxout(pool: int, bias: bool) -> None:
     ],
     ids=label,
 )
-def test_learnt_arithmetic(layer: nn.Scale, size: tuple[int, ...]) -> None:
+def test_learnt_arithmetic(layer: nn.UnaryLayer, size: tuple[int, ...]) -> None:
     def reference(
         x: torch.Tensor, weight: torch.Tensor | float = 1.0, bias: torch.Tensor | float = 0.0
     ) -> torch.Tensor:

@@ -82,3 +82,35 @@ def test_wrong_probabilities_are_refused() -> None:
                 kind(p)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="GaussianNoise: stddev"):
         nn.GaussianNoise(float("nan"))
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5)])
+def test_the_sampler_draws_around_the_mean_and_passes_gradients(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    mean, log_variance, grad = (rng.standard_normal((4, *shape), dtype=np.float32) for _ in range(3))
+    layer, current = nn.GaussianSampler(), context()
+    (y,) = layer.forward_many((mean, log_variance), {}, current)
+    noise = (y - mean) / np.exp(log_variance / 2)
+    grad_mean, grad_log_variance = layer.backward_many((mean, log_variance), (y,), (grad,), {}, {}, current)
+    assert grad_mean is not None
+    assert grad_log_variance is not None
+    np.testing.assert_array_equal(grad_mean, grad)
+    # y = mean + exp(log_variance / 2) * noise, whose derivative is half of what is behind the plus.
+    np.testing.assert_allclose(grad_log_variance, grad * np.exp(log_variance / 2) * noise / 2, rtol=1e-5, atol=1e-6)
+    (other,) = layer.forward_many((mean, log_variance), {}, context(micro_batch=1))
+    assert other.tobytes() != y.tobytes()
+    evaluation = context(training=False)
+    assert layer.forward_many((mean, log_variance), {}, evaluation)[0].tobytes() == mean.tobytes()
+    grads = layer.backward_many((mean, log_variance), (mean,), (grad,), {}, {}, evaluation)
+    assert grads[0] is grad
+    assert grads[1] is not None
+    assert not grads[1].any()
+    with pytest.raises(InputError, match=r"mean, log_variance\) of one shape"):
+        layer.output_shape(shape, (*shape, 2))
+
+
+def test_the_sampler_has_the_right_moments() -> None:
+    mean, log_variance = np.full((200, 1000), 3, dtype=np.float32), np.full((200, 1000), np.log(4.0), dtype=np.float32)
+    (y,) = nn.GaussianSampler().forward_many((mean, log_variance), {}, context())
+    assert y.mean() == pytest.approx(3, abs=0.03)
+    assert y.std() == pytest.approx(2, rel=0.02)
