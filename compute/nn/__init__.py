@@ -160,6 +160,7 @@ from compute.nn.penalty import (
     ActivityRegularization,
     GradientReversal,
     L1Penalty,
+    NegativeEntropyPenalty,
 )
 from compute.nn.pooling import (
     AvgPool1d,
@@ -403,6 +404,7 @@ __all__ = [
     "Narrow",
     "NarrowTable",
     "Negative",
+    "NegativeEntropyPenalty",
     "PReLU",
     "Pack",
     "Padding",

@@ -14,7 +14,7 @@ Example = tuple[Callable[[], nn.Module], tuple[TensorSpec, ...]]
 
 WITHOUT_ARGUMENTS = """
 Abs BinaryThreshold Contiguous Dropout ELU Exp Flatten GELU GLU GaussianDropout GradientReversal Hardshrink Hardsigmoid
-Hardswish Hardtanh Identity LeakyReLU Log LogSigmoid LogSoftmax Masking Max Mean Min Mish Mul Negative PReLU RReLU ReLU
+Hardswish Hardtanh Identity LeakyReLU Log LogSigmoid LogSoftmax Masking Max Mean Min Mish Mul Negative NegativeEntropyPenalty PReLU RReLU ReLU
 ReLU6 Reciprocal Reverse SELU SReLU SiLU Sigmoid Sign Softmax Softmin Softplus Softshrink Softsign SplitTable Sqrt
 Square Squeeze Sum Tanh Tanhshrink Tile
 """
