@@ -17,6 +17,7 @@ from compute.predictions import read_predictions
 from compute.predictor import Predictor
 from compute.program import Program, compile
 from compute.spec import TensorSpec
+from compute.torch_weights import parameters_from_torch
 from compute.training import TrainingSpec, TrainingState, Validation
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "nn",
     "optim",
     "parameter_layout",
+    "parameters_from_torch",
     "read_predictions",
     "save_model",
     "schedule",

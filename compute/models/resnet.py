@@ -12,7 +12,7 @@ Shortcut = Literal["A", "B"]
 """Where a block changes its input's shape, its shortcut takes every other element and adds channels of zeros (A), or is
 a 1x1 convolution with batch normalization (B)."""
 
-Block = Callable[[int, int, int, Shortcut], nn.Module]
+Block = Callable[[int, int, int, Shortcut, str], nn.Module]
 
 
 def resnet20(classes: int = 10, shortcut: Shortcut = "A") -> nn.Sequential:
@@ -56,7 +56,7 @@ def resnet50(classes: int = 1000, shortcut: Shortcut = "B") -> nn.Sequential:
     return _imagenet(bottleneck, 4, (3, 4, 6, 3), classes, shortcut)
 
 
-def basic_block(channels: int, width: int, stride: int, shortcut: Shortcut) -> nn.Module:
+def basic_block(channels: int, width: int, stride: int, shortcut: Shortcut, name: str) -> nn.Module:
     """Two 3x3 convolutions around a shortcut: (channels, h, w) to (width, h / stride, w / stride)."""
     branch = nn.Sequential(
         *_conv_bn(channels, width, 3, stride, "1"),
@@ -64,10 +64,10 @@ def basic_block(channels: int, width: int, stride: int, shortcut: Shortcut) -> n
         *_conv_bn(width, width, 3, 1, "2"),
         name="branch",
     )
-    return _residual(branch, channels, width, stride, shortcut)
+    return _residual(branch, channels, width, stride, shortcut, name)
 
 
-def bottleneck(channels: int, width: int, stride: int, shortcut: Shortcut) -> nn.Module:
+def bottleneck(channels: int, width: int, stride: int, shortcut: Shortcut, name: str) -> nn.Module:
     """1x1, 3x3 and 1x1 convolutions around a shortcut: (channels, h, w) to (4 width, h / stride, w / stride)."""
     branch = nn.Sequential(
         *_conv_bn(channels, width, 1, 1, "1"),
@@ -77,10 +77,12 @@ def bottleneck(channels: int, width: int, stride: int, shortcut: Shortcut) -> nn
         *_conv_bn(width, 4 * width, 1, 1, "3", nn.init.Zeros()),  # each block starts as the identity
         name="branch",
     )
-    return _residual(branch, channels, 4 * width, stride, shortcut)
+    return _residual(branch, channels, 4 * width, stride, shortcut, name)
 
 
-def _residual(branch: nn.Module, channels: int, width: int, stride: int, shortcut: Shortcut) -> nn.Module:
+def _residual(
+    branch: nn.Module, channels: int, width: int, stride: int, shortcut: Shortcut, name: str
+) -> nn.Module:
     way = nn.Sequential(name="shortcut")  # of no layers: the identity
     if shortcut == "B" and (channels != width or stride != 1):
         for layer in _conv_bn(channels, width, 1, stride, ""):
@@ -90,7 +92,7 @@ def _residual(branch: nn.Module, channels: int, width: int, stride: int, shortcu
             way.add(nn.AvgPool2d(1, stride))
         if channels != width:
             way.add(nn.Padding(0, width - channels))
-    return nn.Sequential(nn.ConcatTable(branch, way, name="ways"), nn.CAddTable(), nn.ReLU())
+    return nn.Sequential(nn.ConcatTable(branch, way, name="ways"), nn.CAddTable(), nn.ReLU(), name=name)
 
 
 def _imagenet(block: Block, expansion: int, counts: tuple[int, ...], classes: int, shortcut: Shortcut) -> nn.Sequential:
@@ -112,9 +114,8 @@ def _add_stages(
     """Blocks of each width; the first of every stage but the first halves height and width."""
     for stage, (width, count) in enumerate(zip(widths, counts, strict=True), start=1):
         for index in range(count):
-            added = block(channels, width, 2 if stage > 1 and index == 0 else 1, shortcut)
-            added.name = f"stage{stage}_{index + 1}"
-            model.add(added)
+            stride = 2 if stage > 1 and index == 0 else 1
+            model.add(block(channels, width, stride, shortcut, f"stage{stage}_{index + 1}"))
             channels = width * expansion
 
 

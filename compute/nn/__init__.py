@@ -49,13 +49,23 @@ from compute.nn.arithmetic import (
     Sqrt,
     Square,
 )
+from compute.nn.attention import (
+    MultiheadAttention,
+    ScaledDotProductAttention,
+)
 from compute.nn.batch_norm import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
 )
+from compute.nn.beam_search import (
+    beam_search,
+)
 from compute.nn.cell import (
     Cell,
+)
+from compute.nn.channels_last import (
+    ChannelsLast,
 )
 from compute.nn.container import (
     Bottle,
@@ -67,6 +77,11 @@ from compute.nn.container import (
     Sequential,
     TimeDistributed,
 )
+from compute.nn.contrastive_norm import (
+    SpatialContrastiveNormalization,
+    SpatialDivisiveNormalization,
+    SpatialSubtractiveNormalization,
+)
 from compute.nn.conv import (
     Conv1d,
     Conv2d,
@@ -74,6 +89,14 @@ from compute.nn.conv import (
 )
 from compute.nn.conv_lstm import (
     ConvLSTMCell,
+)
+from compute.nn.conv_map import (
+    SpatialConvolutionMap,
+)
+from compute.nn.conv_transpose import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
 )
 from compute.nn.criterion import *  # noqa: F403  (its __all__ is part of ours, below)
 from compute.nn.criterion import (
@@ -109,6 +132,12 @@ from compute.nn.gated_cell import (
     LSTMCell,
     RNNCell,
 )
+from compute.nn.group_norm import (
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+)
 from compute.nn.highway import (
     Highway,
 )
@@ -117,6 +146,10 @@ from compute.nn.layer import (
     Layer,
     LayerContext,
     UnaryLayer,
+)
+from compute.nn.layer_norm import (
+    LayerNorm,
+    RMSNorm,
 )
 from compute.nn.learnt_activation import (
     Maxout,
@@ -131,12 +164,25 @@ from compute.nn.local_response_norm import (
     LocalResponseNorm,
     WithinChannelLRN,
 )
+from compute.nn.locally_connected import (
+    LocallyConnected1d,
+    LocallyConnected2d,
+)
+from compute.nn.lp_pooling import (
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+)
 from compute.nn.module import (
     Module,
     Parameter,
 )
 from compute.nn.multi_cell import (
     MultiRNNCell,
+)
+from compute.nn.normalize import (
+    Normalize,
+    NormalizeScale,
 )
 from compute.nn.padding import (
     CircularPad1d,
@@ -169,6 +215,10 @@ from compute.nn.pooling import (
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
+)
+from compute.nn.position import (
+    LearnedPositionalEncoding,
+    PositionalEncoding,
 )
 from compute.nn.product import (
     MM,
@@ -225,6 +275,9 @@ from compute.nn.selection import (
     Select,
     Transpose,
 )
+from compute.nn.separable_conv import (
+    SeparableConv2d,
+)
 from compute.nn.smooth import (
     ELU,
     GELU,
@@ -248,6 +301,11 @@ from compute.nn.sparse import (
     SparseJoinTable,
     SparseLinear,
 )
+from compute.nn.spatial_dropout import (
+    SpatialDropout1d,
+    SpatialDropout2d,
+    SpatialDropout3d,
+)
 from compute.nn.table import (
     BifurcateSplitTable,
     FlattenTable,
@@ -267,9 +325,25 @@ from compute.nn.table_arithmetic import (
     CSubTable,
     MixtureTable,
 )
+from compute.nn.transformer import (
+    FeedForward,
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
+from compute.nn.upsampling import (
+    PixelShuffle,
+    ResizeBilinear,
+    UpSampling1d,
+    UpSampling2d,
+    UpSampling3d,
+)
 from compute.nn.wiring import (
     Graph,
     Input,
+    Wire,
 )
 from compute.spec import (
     Shape,
@@ -319,6 +393,7 @@ __all__ = [
     "CMulTable",
     "CSubTable",
     "Cell",
+    "ChannelsLast",
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
@@ -334,6 +409,9 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "ConvLSTMCell",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Cosine",
     "CosineSimilarity",
     "Criterion",
@@ -350,6 +428,7 @@ __all__ = [
     "Euclidean",
     "Exp",
     "Expand",
+    "FeedForward",
     "Flatten",
     "FlattenTable",
     "Flip",
@@ -365,6 +444,7 @@ __all__ = [
     "GlobalMaxPool3d",
     "GradientReversal",
     "Graph",
+    "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
@@ -374,14 +454,24 @@ __all__ = [
     "Index",
     "InferReshape",
     "Input",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "JoinTable",
     "L1Penalty",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LSTMCell",
     "Layer",
     "LayerContext",
+    "LayerNorm",
     "LeakyReLU",
+    "LearnedPositionalEncoding",
     "Linear",
     "LocalResponseNorm",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
     "Log",
     "LogSigmoid",
     "LogSoftmax",
@@ -400,11 +490,14 @@ __all__ = [
     "Mul",
     "MulConstant",
     "MultiRNNCell",
+    "MultiheadAttention",
     "NLLLoss",
     "Narrow",
     "NarrowTable",
     "Negative",
     "NegativeEntropyPenalty",
+    "Normalize",
+    "NormalizeScale",
     "PReLU",
     "Pack",
     "Padding",
@@ -412,7 +505,10 @@ __all__ = [
     "ParallelTable",
     "Parameter",
     "Permute",
+    "PixelShuffle",
+    "PositionalEncoding",
     "Power",
+    "RMSNorm",
     "RNNCell",
     "RReLU",
     "ReLU",
@@ -429,11 +525,14 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Reshape",
+    "ResizeBilinear",
     "Reverse",
     "SReLU",
     "Scale",
+    "ScaledDotProductAttention",
     "Select",
     "SelectTable",
+    "SeparableConv2d",
     "Sequential",
     "Shape",
     "SiLU",
@@ -446,6 +545,13 @@ __all__ = [
     "Softsign",
     "SparseJoinTable",
     "SparseLinear",
+    "SpatialContrastiveNormalization",
+    "SpatialConvolutionMap",
+    "SpatialDivisiveNormalization",
+    "SpatialDropout1d",
+    "SpatialDropout2d",
+    "SpatialDropout3d",
+    "SpatialSubtractiveNormalization",
     "SplitTable",
     "Sqrt",
     "Square",
@@ -456,15 +562,25 @@ __all__ = [
     "Threshold",
     "Tile",
     "TimeDistributed",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Transpose",
     "UnaryLayer",
     "Unflatten",
     "Unsqueeze",
+    "UpSampling1d",
+    "UpSampling2d",
+    "UpSampling3d",
     "View",
+    "Wire",
     "WithinChannelLRN",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "beam_search",
     "init",
 ]
 __all__ += criterion.__all__

@@ -145,8 +145,8 @@ class ScaledDotProductAttention(Layer):
         for index, x in enumerate(inputs[3:], start=3):
             wanted = x.dtype == np.float32 and context.needed[index]
             found.append(unbroadcast(grad, _aligned(x).shape).reshape(x.shape) if wanted else None)
-        grad *= np.float32(1 / math.sqrt(q.shape[3]))
-        grad_q, grad_k = np.matmul(grad, k), np.matmul(grad.swapaxes(2, 3), q)
+        scale = np.float32(1 / math.sqrt(q.shape[3]))
+        grad_q, grad_k = scale * np.matmul(grad, k), scale * np.matmul(grad.swapaxes(2, 3), q)
         return (self._join(grad_q), self._join(grad_k), self._join(grad_v), *found)
 
 

@@ -6,7 +6,7 @@ import math
 
 from compute.errors import InputError
 from compute.nn.convolution import convolve, convolve_grad_input, convolve_grad_weight
-from compute.nn.gated_cell import LSTMCell
+from compute.nn.gated_cell import LSTMBase
 from compute.nn.init import FanIn, Initializer
 from compute.nn.layer import Array
 from compute.nn.module import positive, sizes
@@ -14,7 +14,7 @@ from compute.nn.window import Window
 from compute.spec import Shape
 
 
-class ConvLSTMCell(LSTMCell):
+class ConvLSTMCell(LSTMBase):
     """nn.LSTMCell with convolutions for its maps; BigDL's ConvLSTMPeephole (Shi et al., Convolutional LSTM, 2015).
 
     Inputs are (input_size, *size), the states h and c (hidden_size, *size); the number of dimensions of `size` is that

@@ -153,18 +153,8 @@ class RNNCell(GatedCell):
         return grad_z, (self.map_backward(grad_z, parameters["weight_hh"]),), ()
 
 
-class LSTMCell(GatedCell):
-    """Long short-term memory; torch.nn.LSTMCell (Hochreiter and Schmidhuber, 1997; forget gate: Gers et al., 2000).
-
-    With a = weight_ih x + bias_ih + weight_hh h + bias_hh, its four parts of hidden_size in the order i, f, g, o:
-        i = sigmoid(a_i)   f = sigmoid(a_f)   g = tanh(a_g)   o = sigmoid(a_o)
-        c' = f c + i g     h' = o tanh(c')
-    and with peephole=True (Gers, Schraudolph and Schmidhuber, 2002; BigDL's LSTMPeephole) a_i += weight_ci c,
-    a_f += weight_cf c, a_o += weight_co c', element by element.
-
-    (input_size,) and the states h, c (hidden_size,). Parameters besides GatedCell's, for the peephole: `weight_ci`,
-    `weight_cf`, `weight_co` (hidden_size,).
-    """
+class LSTMBase(GatedCell):
+    """Formulas of LSTMs, whatever their linear maps; see nn.LSTMCell."""
 
     gates = 4
     states = 2
@@ -247,6 +237,20 @@ class LSTMCell(GatedCell):
         """Views of the gates i, f, g, o."""
         size = self.hidden_size
         return a[:, :size], a[:, size : 2 * size], a[:, 2 * size : 3 * size], a[:, 3 * size :]
+
+
+class LSTMCell(LSTMBase):
+    """Long short-term memory; torch.nn.LSTMCell (Hochreiter and Schmidhuber, 1997; forget gate: Gers et al., 2000).
+
+    With a = weight_ih x + bias_ih + weight_hh h + bias_hh, its four parts of hidden_size in the order i, f, g, o:
+        i = sigmoid(a_i)   f = sigmoid(a_f)   g = tanh(a_g)   o = sigmoid(a_o)
+        c' = f c + i g     h' = o tanh(c')
+    and with peephole=True (Gers, Schraudolph and Schmidhuber, 2002; BigDL's LSTMPeephole) a_i += weight_ci c,
+    a_f += weight_cf c, a_o += weight_co c', element by element.
+
+    (input_size,) and the states h, c (hidden_size,). Parameters besides GatedCell's, for the peephole: `weight_ci`,
+    `weight_cf`, `weight_co` (hidden_size,).
+    """
 
 
 class GRUCell(GatedCell):

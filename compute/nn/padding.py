@@ -47,7 +47,8 @@ class AxisPadding:
 
     def inner(self, size: int) -> tuple[slice, slice]:
         """Where the elements that stay lie in the padded and in the original dimension."""
-        start, stop = max(0, -self.before), min(size, size + self.after)
+        start = min(max(0, -self.before), size)
+        stop = max(start, min(size, size + self.after))
         return slice(start + self.before, stop + self.before), slice(start, stop)
 
     def forward(self, x: Array, axis: int) -> Array:
@@ -68,8 +69,9 @@ class AxisPadding:
         target[here] = source[there]
         if self.mode != "constant":
             elements = self.sources(size)
-            for place in (*range(there.start), *range(there.stop, len(source))):
-                target[elements[place]] += source[place]
+            for place in range(len(source)):
+                if not there.start <= place < there.stop:
+                    target[elements[place]] += source[place]
         return grad
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import compute
 from compute import InputError, nn
 from tests.compute.layer_check import check_layer
 
@@ -78,6 +79,122 @@ def test_wrong_arguments() -> None:
         (lambda: nn.Conv2d(4, 6, 3).output_shape((3, 8, 8)), r"needs \(4, height, width\)"),
         (lambda: nn.Conv1d(4, 6, 3).output_shape((4, 8, 8)), r"needs \(4, length\)"),
         (lambda: nn.Conv2d(4, 6, 3, dilation=2).output_shape((4, 4, 9)), "larger than the padded image"),
+    ):
+        with pytest.raises(InputError, match=text):
+            make()
+
+
+TRANSPOSED: dict[int, Any] = {
+    1: (nn.ConvTranspose1d, F.conv_transpose1d),
+    2: (nn.ConvTranspose2d, F.conv_transpose2d),
+    3: (nn.ConvTranspose3d, F.conv_transpose3d),
+}
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(12))
+def test_transposed_convolutions(rank: int, seed: int) -> None:
+    rng = np.random.default_rng(100 * rank + seed)
+    groups = int(rng.integers(1, 4))
+    channels, out = groups * int(rng.integers(1, 4)), groups * int(rng.integers(1, 4))
+    kernel, stride = random_sizes(rng, rank, 1, 4), random_sizes(rng, rank, 1, 3)
+    dilation = random_sizes(rng, rank, 1, 2)
+    extra = tuple(int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation, strict=True))
+    # torch.nn.functional refuses what cuts the whole output off
+    padding = tuple(int(rng.integers(0, d * (k - 1) // 2 + 1)) for k, d in zip(kernel, dilation, strict=True))
+    size = random_sizes(rng, rank, 1, 5)
+    ours, torchs = TRANSPOSED[rank]
+
+    def reference(x: Any, weight: Any, bias: Any = None) -> Any:
+        return torchs(x, weight, bias, stride, padding, extra, groups, dilation)
+
+    layer = ours(channels, out, kernel, stride, padding, extra, groups, bool(seed % 2), dilation)
+    check_layer(layer, [(channels, *size)], reference, batch=int(rng.integers(1, 5)), seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_separable_convolution(seed: int) -> None:
+    cases: Any = ((1, 0, 1, 1), (2, 1, 1, 3), (1, (0, 2), (2, 1), 2), ((1, 2), 1, 1, 2))
+    stride, padding, dilation, multiplier = cases[seed]
+    layer = nn.SeparableConv2d(3, 5, (3, 2), stride, padding, dilation, multiplier, bias=bool(seed % 2))
+
+    def reference(x: Any, depthwise_weight: Any, pointwise_weight: Any, pointwise_bias: Any = None) -> Any:
+        middle = F.conv2d(x, depthwise_weight, None, stride, padding, dilation, groups=3)
+        return F.conv2d(middle, pointwise_weight, pointwise_bias)
+
+    check_layer(layer, [(3, 7, 8)], reference)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        ((0, 0), (1, 0), (2, 1), (0, 3), (2, 3)),  # output 2 has no connection
+        nn.SpatialConvolutionMap.full(3, 4),
+        nn.SpatialConvolutionMap.one_to_one(3),
+    ],
+)
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), ((2, 1), (1, 2))])
+def test_convolution_by_a_table(table: Any, stride: Any, padding: Any) -> None:
+    layer = nn.SpatialConvolutionMap(table, (3, 2), stride, padding)
+
+    def reference(x: Any, weight: Any, bias: Any) -> Any:
+        rows = torch.tensor(table)
+        dense = torch.zeros(layer.out_channels, 3, 3, 2, dtype=weight.dtype)
+        dense = dense.index_put((rows[:, 1], rows[:, 0]), weight)
+        return F.conv2d(x, dense, bias, stride, padding)
+
+    check_layer(layer, [(3, 5, 6)], reference)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, 0), ((3, 2), (2, 1), (1, 0)), ((2, 5), 3, 2)])
+def test_locally_connected_2d(kernel: Any, stride: Any, padding: Any, bias: bool) -> None:
+    layer = nn.LocallyConnected2d(2, 3, kernel, stride, padding, bias)
+
+    def reference(x: Any, weight: Any, bias: Any = None) -> Any:
+        out = weight.shape[:2]
+        columns = F.unfold(x, kernel, 1, padding, stride).reshape(len(x), -1, *out)
+        y = torch.einsum("hwok,nkhw->nohw", weight.flatten(3), columns)
+        return y if bias is None else y + bias
+
+    check_layer(layer, [(2, 6, 5)], reference)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, 0), (3, 2, 1), (4, 1, 3)])
+def test_locally_connected_1d(kernel: int, stride: int, padding: int) -> None:
+    layer = nn.LocallyConnected1d(2, 3, kernel, stride, padding)
+
+    def reference(x: Any, weight: Any, bias: Any) -> Any:
+        columns = F.unfold(x[:, :, None], (1, kernel), 1, (0, padding), (1, stride))
+        return torch.einsum("lok,nkl->nol", weight.flatten(2), columns) + bias
+
+    check_layer(layer, [(2, 7)], reference)
+
+
+def test_channels_last() -> None:
+    def reference(x: Any, conv1d_weight: Any, conv1d_bias: Any) -> Any:
+        return F.conv1d(x.transpose(1, 2), conv1d_weight, conv1d_bias).transpose(1, 2)
+
+    check_layer(nn.ChannelsLast(nn.Conv1d(3, 4, 2)), [(6, 3)], reference)
+
+    def images(x: Any, sequential_conv2d_0_weight: Any, sequential_conv2d_0_bias: Any) -> Any:
+        y = F.conv2d(x.permute(0, 3, 1, 2), sequential_conv2d_0_weight, sequential_conv2d_0_bias)
+        return F.max_pool2d(y, 2).permute(0, 2, 3, 1)
+
+    check_layer(nn.ChannelsLast(nn.Sequential(nn.Conv2d(3, 4, 2), nn.MaxPool2d(2))), [(6, 5, 3)], images)
+    check_layer(nn.ChannelsLast(nn.GlobalMaxPool1d()), [(6, 3)], lambda x: x.max(dim=1).values)
+
+
+def test_wrong_arguments_of_kin() -> None:
+    for make, text in (
+        (lambda: nn.ConvTranspose2d(2, 2, 3, output_padding=1), "output_padding must be smaller than stride or dil"),
+        (lambda: nn.ConvTranspose2d(2, 3, 3, groups=2), "groups must divide"),
+        (lambda: nn.ConvTranspose1d(2, 2, 1, padding=2).output_shape((2, 3)), "nothing is left"),
+        (lambda: nn.SpatialConvolutionMap([], 3), "must have rows"),
+        (lambda: nn.SpatialConvolutionMap([(0, 0), (0, 0)], 3), "each once"),
+        (lambda: nn.SpatialConvolutionMap([(2, 0)], 3, in_channels=2), "beyond 2 inputs"),
+        (lambda: nn.LocallyConnected2d(2, 3, 9).output_shape((2, 5, 5)), "larger than the padded image"),
+        (lambda: compute.graph.build_graph(nn.ChannelsLast(nn.ReLU()), (3,)), r"takes samples \(\*size, channels\)"),
     ):
         with pytest.raises(InputError, match=text):
             make()
