@@ -128,7 +128,7 @@ class SpatialDivisiveNormalization(NeighbourhoodNorm):
 
 
 class SpatialContrastiveNormalization(Module):
-    """SpatialSubtractiveNormalization and then SpatialDivisiveNormalization, with the same kernel."""
+    """SpatialSubtractiveNormalization, then SpatialDivisiveNormalization, of (channels, height, width) samples."""
 
     def __init__(
         self,

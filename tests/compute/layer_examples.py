@@ -15,11 +15,10 @@ Example = tuple[Callable[[], nn.Module], tuple[TensorSpec, ...]]
 
 
 WITHOUT_ARGUMENTS = """
-Normalize PositionalEncoding
-Abs BinaryThreshold Contiguous Dropout ELU Exp Flatten GELU GLU GaussianDropout GradientReversal Hardshrink Hardsigmoid
-Hardswish Hardtanh Identity LeakyReLU Log LogSigmoid LogSoftmax Masking Max Mean Min Mish Mul Negative NegativeEntropyPenalty PReLU RReLU ReLU
-ReLU6 Reciprocal Reverse SELU SReLU SiLU Sigmoid Sign Softmax Softmin Softplus Softshrink Softsign SplitTable Sqrt
-Square Squeeze Sum Tanh Tanhshrink Tile
+Abs BinaryThreshold Contiguous Dropout ELU Exp Flatten GaussianDropout GELU GLU GradientReversal Hardshrink
+Hardsigmoid Hardswish Hardtanh Identity LeakyReLU Log LogSigmoid LogSoftmax Masking Max Mean Min Mish Mul Negative
+NegativeEntropyPenalty Normalize PositionalEncoding PReLU Reciprocal ReLU ReLU6 Reverse RReLU SELU Sigmoid Sign SiLU
+Softmax Softmin Softplus Softshrink Softsign SplitTable Sqrt Square Squeeze SReLU Sum Tanh Tanhshrink Tile
 """
 
 OF_TWO = """
