@@ -128,7 +128,10 @@ class SpatialDivisiveNormalization(NeighbourhoodNorm):
 
 
 class SpatialContrastiveNormalization(Module):
-    """SpatialSubtractiveNormalization, then SpatialDivisiveNormalization, of (channels, height, width) samples."""
+    """SpatialSubtractiveNormalization, then SpatialDivisiveNormalization, with one kernel.
+
+    For (channels, height, width) samples.
+    """
 
     def __init__(
         self,
