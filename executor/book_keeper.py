@@ -187,7 +187,11 @@ class BookKeeper:
         """A server's share of a step's sums, the own one (0) with the step's mean loss."""
         if self._book is None:
             return  # of an attempt before this one
-        done = self._sums.share(server, step, share, loss)
+        try:
+            done = self._sums.share(server, step, share, loss)
+        except ValueError as error:
+            self._fail(control.Failure.INTERNAL, str(error))
+            return
         if done is None:
             return
         totals = Totals(step=done.step, totals=done.totals, loss=done.loss)
