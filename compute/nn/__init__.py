@@ -206,6 +206,7 @@ from compute.nn.penalty import (
     ActivityRegularization,
     GradientReversal,
     L1Penalty,
+    NegativeEntropyPenalty,
 )
 from compute.nn.pooling import (
     AvgPool1d,
@@ -494,6 +495,7 @@ __all__ = [
     "Narrow",
     "NarrowTable",
     "Negative",
+    "NegativeEntropyPenalty",
     "Normalize",
     "NormalizeScale",
     "PReLU",
