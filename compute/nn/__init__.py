@@ -135,6 +135,7 @@ from compute.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from compute.nn.tree_lstm import BinaryTreeLSTM
 from compute.nn.upsampling import PixelShuffle, ResizeBilinear, UpSampling1d, UpSampling2d, UpSampling3d
 from compute.nn.wiring import Graph, Input, Wire
 from compute.spec import Shape
@@ -172,6 +173,7 @@ __all__ = [
     "BifurcateSplitTable",
     "Bilinear",
     "BinaryThreshold",
+    "BinaryTreeLSTM",
     "Bottle",
     "CAdd",
     "CAddTable",
