@@ -127,11 +127,11 @@ class TrainingSpec:
         ParameterUpdate(parameter_layout(self.model, self.dataset.input_specs), self.optimizer, self.clip, 0, 0)
         if self.validation is not None:
             self.validation.dataset.check()
-            self._check_shapes(self.validation.dataset, "validation dataset")
+            self._check_shapes(self.validation.dataset, "validation dataset", self.validation.metrics)
         if self.weights:
             load_parameters(self.weights, self.model, self.dataset.input_specs)
 
-    def _check_shapes(self, dataset: Dataset, what: str) -> None:
+    def _check_shapes(self, dataset: Dataset, what: str, metrics: Sequence[Metric] = ()) -> None:
         try:
             graph = build_graph(self.model, dataset.input_specs)
         except InputError as error:
@@ -140,9 +140,8 @@ class TrainingSpec:
         outputs, targets = graph.output_specs, dataset.target_specs
         if not self.inference:
             self.criterion.check(outputs, targets)
-        if self.validation is not None and dataset is self.validation.dataset:
-            for metric in self.validation.metrics:
-                metric.check(outputs, targets)
+        for metric in metrics:
+            metric.check(outputs, targets)
         classes = dataset.classes
         if classes is None or self.inference or not isinstance(self.criterion, ClassCriterion):
             return

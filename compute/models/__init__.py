@@ -3,6 +3,7 @@
 Language models end in scores, whose vocabularies are large: train them with nn.CrossEntropyLoss.
 """
 
+from compute.models.autoencoder import autoencoder
 from compute.models.inception import inception_v1, inception_v2
 from compute.models.lenet import lenet5
 from compute.models.resnet import resnet18, resnet20, resnet34, resnet50, resnet56, resnet_cifar
@@ -12,6 +13,7 @@ from compute.models.transformer import transformer, transformer_language_model
 from compute.models.vgg import vgg16, vgg19, vgg_cifar10
 
 __all__ = [
+    "autoencoder",
     "inception_v1",
     "inception_v2",
     "lenet5",

@@ -61,6 +61,11 @@ from compute.nn.container import (
     Sequential,
     TimeDistributed,
 )
+from compute.nn.contrastive_norm import (
+    SpatialContrastiveNormalization,
+    SpatialDivisiveNormalization,
+    SpatialSubtractiveNormalization,
+)
 from compute.nn.conv import Conv1d, Conv2d, Conv3d
 from compute.nn.conv_lstm import ConvLSTMCell
 from compute.nn.conv_map import SpatialConvolutionMap
@@ -80,8 +85,10 @@ from compute.nn.learnt_activation import Maxout, PReLU, RReLU, SReLU
 from compute.nn.linear import Linear
 from compute.nn.local_response_norm import LocalResponseNorm, WithinChannelLRN
 from compute.nn.locally_connected import LocallyConnected1d, LocallyConnected2d
+from compute.nn.lp_pooling import LPPool1d, LPPool2d, LPPool3d
 from compute.nn.module import Module, Parameter
 from compute.nn.multi_cell import MultiRNNCell
+from compute.nn.normalize import Normalize, NormalizeScale
 from compute.nn.padding import (
     CircularPad1d,
     CircularPad2d,
@@ -250,6 +257,9 @@ __all__ = [
     "InstanceNorm3d",
     "JoinTable",
     "L1Penalty",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LSTMCell",
     "Layer",
     "LayerContext",
@@ -282,6 +292,8 @@ __all__ = [
     "Narrow",
     "NarrowTable",
     "Negative",
+    "Normalize",
+    "NormalizeScale",
     "PReLU",
     "Pack",
     "Padding",
@@ -329,10 +341,13 @@ __all__ = [
     "Softsign",
     "SparseJoinTable",
     "SparseLinear",
+    "SpatialContrastiveNormalization",
     "SpatialConvolutionMap",
+    "SpatialDivisiveNormalization",
     "SpatialDropout1d",
     "SpatialDropout2d",
     "SpatialDropout3d",
+    "SpatialSubtractiveNormalization",
     "SplitTable",
     "Sqrt",
     "Square",

@@ -52,7 +52,7 @@ class Container(Module):
 
 
 class Sequential(Container):
-    """Feeds each layer's output to the next."""
+    """Feeds each layer's output, a sample or a table, to the next."""
 
     def build(self, builder: Builder, sources: Activity, path: str) -> Activity:
         for index in range(len(self.layers)):
@@ -144,7 +144,7 @@ class TimeDistributed(Wrapper):
 
 
 class Bottle(TimeDistributed):
-    """BigDL's name for TimeDistributed with two input dimensions."""
+    """BigDL's name for TimeDistributed: applies a layer to each step of sequences (times, *shape)."""
 
 
 def join(path: str, name: str) -> str:

@@ -184,3 +184,60 @@ def _normal_mass(low: float, high: float, mean: float, std: float) -> float:
         return float(low <= mean <= high)
     scale = std * math.sqrt(2)
     return (math.erf((high - mean) / scale) - math.erf((low - mean) / scale)) / 2
+
+
+class Bilinear(Initializer):
+    """Every kernel interpolates linearly: for transposed convolutions (in, out, *kernel) that enlarge.
+
+    weight[.., k..] = product over dimensions of 1 - |k / f - c|, f = ceil(kernel / 2), c = (2 f - 1 - f mod 2) / (2 f).
+    Caffe's and BigDL's BilinearFiller.
+    """
+
+    def __call__(self, shape: tuple[int, ...], stream: Stream) -> NDArray[np.float32]:
+        if len(shape) < 3:
+            raise InputError(f"Bilinear is for the weights of convolutions, not for a parameter of shape {shape}")
+        kernel = np.ones(())
+        for size in shape[2:]:
+            f = -(-size // 2)
+            center = (2 * f - 1 - f % 2) / (2 * f)
+            kernel = np.multiply.outer(kernel, 1 - np.abs(np.arange(size) / f - center))
+        return np.broadcast_to(kernel, shape).astype(np.float32)
+
+
+class Orthogonal(Initializer):
+    """Rows (or columns, if there are fewer) of the weight as a matrix (out, rest) are orthogonal, of length `gain`.
+
+    Normal vectors are orthogonalized one after the other (Gram and Schmidt, twice), by additions, multiplications,
+    divisions and square roots in a fixed order, so that all machines agree; a library's QR is faster, but its last bits
+    depend on the processor. Matrices of thousands of rows take minutes. Saxe et al., Exact Solutions (2013);
+    torch.nn.init.orthogonal_.
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = float(gain)
+
+    def __call__(self, shape: tuple[int, ...], stream: Stream) -> NDArray[np.float32]:
+        if len(shape) < 2:
+            raise InputError(f"Orthogonal is for weights (out, in, ...), not for a parameter of shape {shape}")
+        rows, columns = shape[0], math.prod(shape[1:])
+        basis = stream.normal((min(rows, columns), max(rows, columns))).astype(np.float64)
+        for index, vector in enumerate(basis):
+            before = basis[:index]
+            for _ in range(2):
+                vector -= _fixed_sum(_fixed_sum((before * vector).T)[:, None] * before)
+            vector /= np.sqrt(_fixed_sum(vector * vector))
+        return (self.gain * (basis if rows <= columns else basis.T)).reshape(shape).astype(np.float32)
+
+
+def _fixed_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over the first dimension, halves added to halves: an order that no library's version or processor changes."""
+    if not len(values):
+        return np.zeros(values.shape[1:])
+    while len(values) > 1:
+        half = len(values) // 2
+        rest = values[2 * half :]
+        values = values[:half] + values[half : 2 * half]
+        if len(rest):
+            values = np.concatenate([values, rest])
+    total: NDArray[np.float64] = values[0]
+    return total

@@ -34,7 +34,7 @@ class Identity(Renaming):
 
 
 class Contiguous(Identity):
-    """y = x: BigDL's name for it before layers that need contiguous memory, which all of ours get."""
+    """y = x, for models that have it before a View. Any shape. BigDL's Contiguous; no layer here needs it."""
 
 
 class Reshape(Renaming):

@@ -56,7 +56,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole vector, frozen weights left out.
+    """The whole vector, frozen parameters left out.
 
     Attributes:
         runs: ascending.
@@ -92,10 +92,10 @@ def plan_of(layout: Sequence[ParameterInfo], assigned: Sequence[int], optimizers
         if info.offset != offset:
             raise ValueError(f"parameter {info.name} begins at {info.offset}, not at {offset}")
         offset += math.prod(info.shape)
+        if info.frozen:
+            continue
         if info.kind == "statistic":
             treatment, kind = Treatment(STATISTIC, momentum=info.momentum), RateKind(STATISTIC)
-        elif info.frozen:
-            continue
         else:
             treatment, kind = Treatment(group, info.l1, info.l2), RateKind(group, info.learning_rate_scale)
             if isinstance(optimizers[group], LBFGS) and info.learning_rate_scale != 1.0:

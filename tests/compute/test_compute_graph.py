@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import compute
-from compute import InputError, nn
+from compute import InputError, nn, optim
 from compute.graph import build_graph
 
 
@@ -134,3 +134,19 @@ def test_errors_name_the_layer() -> None:
         nn.Graph([a], nn.CAddTable()(a, b))
     with pytest.raises(InputError, match="no module is named x; the named ones are: y"):
         nn.Sequential(nn.Tanh(name="y")).freeze("x")
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics(engine: str) -> None:
+    """It computes as in evaluation, and the update touches neither its weights nor its statistics."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, name="norm"), nn.Linear(3, 2), nn.LogSoftmax())
+    model.freeze("norm")
+    program = program_of(model, (4,), engine)
+    norm = [p for p in program.graph.parameters if p.name.startswith("norm")]
+    before = {p.name: program.parameters[p.span].copy() for p in norm}
+    rest = program.parameters.copy()
+    program.forward_backward(np.ones((5, 4), dtype=np.float32), np.zeros(5, dtype=np.int64), 0.2)
+    update = optim.ParameterUpdate(compute.parameter_layout(model, (4,)), optim.SGD(0.1))
+    update.step(program.parameters, program.gradients, 1, 1)
+    for p in norm:
+        assert program.parameters[p.span].tobytes() == before[p.name].tobytes(), p.name
+    assert (program.parameters != rest).any()

@@ -251,3 +251,65 @@ def test_wrong_shapes() -> None:
     ):
         with pytest.raises(InputError, match=text):
             make()
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, float("inf")])
+@pytest.mark.parametrize(("shape", "dim"), [((5,), 0), ((4, 3), 0), ((4, 3), 1), ((2, 3, 4), -1), ((1,), 0)])
+def test_normalize(p: float, shape: tuple[int, ...], dim: int) -> None:
+    def reference(x: Any) -> Any:
+        return F.normalize(x, p, dim % len(shape) + 1)
+
+    check_layer(nn.Normalize(p, dim), [shape], reference)
+
+
+def test_normalize_of_extremes() -> None:
+    """Norms that overflow or vanish in float32, and one below eps."""
+    x = np.array([[3e30, 4e30], [3e-30, 4e-30], [1e-14, 0], [0.3, -0.4]], dtype=np.float32)
+    program = compute.compile(nn.Sequential(nn.Normalize(eps=1e-35)), WeightedSum(), (2,), engine="numpy")
+    np.testing.assert_allclose(program.forward(x), [[0.6, 0.8], [0.6, 0.8], [1, 0], [0.6, -0.8]], rtol=1e-6)
+    check_layer(nn.Normalize(eps=0.1), [(2,)], lambda x: F.normalize(x, eps=0.1), data=[x[2:]])
+
+
+def test_normalize_scale() -> None:
+    def reference(x: Any, scale_weight: Any) -> Any:
+        return F.normalize(x, 2.0) * scale_weight
+
+    layer = nn.NormalizeScale(2.0, 20.0, (3, 1, 1))
+    check_layer(layer, [(3, 4, 5)], reference)
+    np.testing.assert_array_equal(compute.initial_parameters(layer, (3, 4, 5), 1), [20, 20, 20])
+
+
+KERNELS: list[Any] = [None, ((1.0, 2.0, 1.0), (0.0, 3.0, 1.0), (1.0, 1.0, 2.0)), (1.0, 3.0, 1.0, 0.5, 2.0), ((2.0,),)]
+
+
+def neighbourhood(x: Any, kernel: Any) -> Any:
+    """Weighted means of all channels around each pixel, zeros outside."""
+    weights = torch.ones(9, 9) if kernel is None else torch.tensor(kernel)
+    weights = torch.outer(weights, weights) if weights.ndim == 1 else weights
+    weights = (weights / weights.sum() / x.shape[1]).to(x.dtype).expand(1, x.shape[1], *weights.shape)
+    return F.conv2d(x, weights, padding=(weights.shape[2] // 2, weights.shape[3] // 2))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("shape", [(3, 6, 7), (1, 4, 1)])
+def test_subtractive_divisive_and_contrastive_normalization(kernel: Any, shape: tuple[int, ...]) -> None:
+    def subtractive(x: Any) -> Any:
+        return x - neighbourhood(x, kernel) / neighbourhood(torch.ones_like(x), kernel)
+
+    def divisive(x: Any) -> Any:
+        deviation = neighbourhood(x * x, kernel).sqrt() / neighbourhood(torch.ones_like(x), kernel)
+        return x / F.threshold(deviation, 0.5, 0.7)
+
+    check_layer(nn.SpatialSubtractiveNormalization(shape[0], kernel), [shape], subtractive)
+    check_layer(nn.SpatialDivisiveNormalization(shape[0], kernel, 0.5, 0.7), [shape], divisive)
+    if kernel != ((2.0,),) or shape[0] > 1:  # which leaves nothing but rounding
+        check_layer(
+            nn.SpatialContrastiveNormalization(shape[0], kernel, 0.5, 0.7), [shape], lambda x: divisive(subtractive(x))
+        )
+
+
+def test_kernels_of_even_size_are_refused() -> None:
+    with pytest.raises(InputError, match=r"odd sizes with a positive sum, got shape \(2, 2\)"):
+        nn.SpatialSubtractiveNormalization(1, (1.0, 1.0))
+    with pytest.raises(InputError, match="p must be a number of at least 1"):
+        nn.Normalize(0.5)

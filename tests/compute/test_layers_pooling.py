@@ -126,3 +126,23 @@ def test_wrong_arguments() -> None:
     ):
         with pytest.raises(InputError, match=text):
             make()
+
+
+@pytest.mark.parametrize("p", [1, 2, 2.5, 3])
+@pytest.mark.parametrize(("kernel", "stride", "ceil_mode"), [(2, None, False), ((3, 2), (2, 1), False), (3, 2, False)])
+def test_power_mean_pooling(p: float, kernel: Any, stride: Any, ceil_mode: bool) -> None:
+    x = np.random.default_rng(0).uniform(0.1, 2, (3, 2, 6, 7)).astype(np.float32)
+
+    def reference(x: Any) -> Any:
+        return F.lp_pool2d(x, p, kernel, stride, ceil_mode)
+
+    check_layer(nn.LPPool2d(p, kernel, stride, ceil_mode), [(2, 6, 7)], reference, data=[x])
+
+
+def test_power_mean_pooling_of_other_ranks() -> None:
+    x = np.random.default_rng(0).uniform(0.1, 2, (3, 2, 4, 5, 6)).astype(np.float32)
+    check_layer(nn.LPPool3d(2, 2), [(2, 4, 5, 6)], lambda x: F.lp_pool3d(x, 2, 2), data=[x])
+    row = x[:, :, 0, :, 0]
+    check_layer(nn.LPPool1d(3, 2, ceil_mode=True), [(2, 5)], lambda x: F.lp_pool1d(x, 3, 2, None, True), data=[row])
+    with pytest.raises(InputError, match="norm_type"):
+        nn.LPPool1d(0.5, 2)
