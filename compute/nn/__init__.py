@@ -333,6 +333,9 @@ from compute.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from compute.nn.tree_lstm import (
+    BinaryTreeLSTM,
+)
 from compute.nn.upsampling import (
     PixelShuffle,
     ResizeBilinear,
@@ -382,6 +385,7 @@ __all__ = [
     "BifurcateSplitTable",
     "Bilinear",
     "BinaryThreshold",
+    "BinaryTreeLSTM",
     "Bottle",
     "CAdd",
     "CAddTable",
