@@ -32,8 +32,26 @@ def values(*shape: int) -> TensorSpec:
 
 
 def whole(*shape: int) -> TensorSpec:
-    """Whole numbers; the tests draw 0 and 1."""
+    """Whole numbers, 0 and 1 but for trees."""
     return TensorSpec(shape, "int64")
+
+
+TREE = [(2, 1, -1), (-1, -1, 1), (-1, -1, 0)]
+"""For nn.BinaryTreeLSTM: a root and two words."""
+
+
+def inputs(specs: tuple[TensorSpec, ...], batch: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Random inputs of an example."""
+    found: list[np.ndarray] = []
+    for spec in specs:
+        shape = (batch, *spec.shape)
+        if spec.dtype == "float32":
+            found.append(rng.standard_normal(shape, dtype=np.float32))
+        elif spec.shape == np.shape(TREE):
+            found.append(np.broadcast_to(np.array(TREE), shape).copy())
+        else:
+            found.append(rng.integers(0, 2, shape))
+    return tuple(found)
 
 
 def layers() -> list[str]:
@@ -174,6 +192,7 @@ def _examples() -> Iterator[tuple[str, Example]]:
     yield "TransformerDecoderLayer", (lambda: nn.TransformerDecoderLayer(4, 2, 3), pair)
     yield "TransformerDecoder", (lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 3), 2), pair)
     yield "TransformerEncoder", (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 3), 2), sample)
+    yield "BinaryTreeLSTM", (lambda: nn.BinaryTreeLSTM(3, 2), (values(5, 3), whole(3, 3)))
     yield "Recurrent", (lambda: nn.Recurrent(nn.LSTMCell(3, 2)), steps)
     yield "BiRecurrent", (lambda: nn.BiRecurrent(nn.GRUCell(3, 2), nn.GRUCell(3, 2)), steps)
     yield "RecurrentDecoder", (lambda: nn.RecurrentDecoder(nn.RNNCell(3, 3), 4), (values(3),))

@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 from layer_check import ENGINES, WeightedSum
-from layer_examples import examples, layers
+from layer_examples import examples, inputs, layers
 
 import compute
 from compute import TensorSpec, nn
@@ -24,12 +24,7 @@ KEY = (2**63 + 5, 7, 1)
 def passes(module: nn.Module, specs: tuple[TensorSpec, ...], engine: str, key: tuple[int, int, int]) -> list[bytes]:
     """Bits of a training pass: outputs and gradients; of an evaluation, and of a second training pass."""
     rng = np.random.default_rng(0)
-    arrays = tuple(
-        rng.standard_normal((4, *spec.shape), dtype=np.float32)
-        if spec.dtype == "float32"
-        else rng.integers(0, 2, (4, *spec.shape))
-        for spec in specs
-    )
+    arrays = inputs(specs, 4, rng)
     criterion = WeightedSum()
     program = compute.compile(module, criterion, specs, engine=engine)
     program.parameters[:] = compute.initial_parameters(module, specs, 1)
