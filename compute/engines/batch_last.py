@@ -22,7 +22,7 @@ from compute.engines.stage import (
     ReshapeStage,
     RowsLinearStage,
 )
-from compute.engines.staged import Call, LayerStage, Stage, StagedEngine, StagedPlan
+from compute.engines.staged import LayerStage, Stage, StagedEngine, StagedPlan
 from compute.engines.tensor import BATCH_LAST, ROWS, Tensor
 from compute.graph import Graph, Node
 from compute.memory import aligned
@@ -71,9 +71,9 @@ class BatchLastEngine(StagedEngine):
                 return ReshapeStage(plan, nodes, x)
             case nn.Tanh() | nn.ReLU():
                 return ActivationStage(plan, nodes, x, backend)
-            case nn.Conv2d():
+            case nn.Conv2d() if plain_convolution(layer):
                 return ConvStage(plan, nodes, x, backend, self.packed(nodes[0]))
-            case nn.MaxPool2d():
+            case nn.MaxPool2d() if plain_pooling(layer):
                 return PoolStage(plan, nodes, x, backend)
             case nn.Linear() if len(nodes[0].input_shape) == 1:
                 return LinearStage(plan, nodes, x, backend)
@@ -84,7 +84,7 @@ class BatchLastEngine(StagedEngine):
             case _:
                 return LayerStage(plan, nodes[0], inputs)
 
-    def convert(self, tensor: Tensor, layout: Hashable) -> tuple[Tensor, Call]:
+    def convert(self, plan: StagedPlan, tensor: Tensor, layout: Hashable) -> Tensor:
         source = tensor.array
         to_last = layout == BATCH_LAST
         if {tensor.layout, layout} != {ROWS, BATCH_LAST}:
@@ -97,7 +97,8 @@ class BatchLastEngine(StagedEngine):
         else:
             target = aligned((batch, *source.shape[:-1]))
             call = self.backend.transpose(source.reshape(size, batch), target.reshape(batch, size))
-        return Tensor(target, layout), call
+        plan.emit(call, uses=(source,))
+        return Tensor(target, layout)
 
 
 def fused(graph: Graph) -> list[tuple[Node, ...]]:
@@ -114,9 +115,9 @@ def fused(graph: Graph) -> list[tuple[Node, ...]]:
             continue
         group = [node]
         allowed: list[type[nn.Module] | tuple[type[nn.Module], ...]] = []
-        if isinstance(node.layer, nn.Conv2d | nn.Linear):
+        if isinstance(node.layer, nn.Linear) or plain_convolution(node.layer):
             allowed.append((nn.Tanh, nn.ReLU))
-        if isinstance(node.layer, nn.Conv2d):
+        if plain_convolution(node.layer):
             allowed.append(nn.MaxPool2d)
         while allowed:
             followers = consumers[group[-1].outputs[0]]
@@ -125,8 +126,25 @@ def fused(graph: Graph) -> list[tuple[Node, ...]]:
             kind = next((k for k in allowed if isinstance(followers[0].layer, k)), None)
             if kind is None or (isinstance(node.layer, nn.Linear) and len(node.input_shape) > 1):
                 break
+            if kind is nn.MaxPool2d and not plain_pooling(followers[0].layer):
+                break
             allowed.remove(kind)
             group.append(followers[0])
         taken.update(member.index for member in group)
         groups.append(tuple(group))
     return groups
+
+
+def plain_convolution(layer: nn.Module) -> bool:
+    """Whether `ConvStage` computes it."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.groups == 1
+        and layer.dilation == (1, 1)
+        and layer.padding == layer.padding_end
+    )
+
+
+def plain_pooling(layer: nn.Module) -> bool:
+    """Whether backends pool so."""
+    return isinstance(layer, nn.MaxPool2d) and layer.dilation == (1, 1) and not layer.ceil_mode

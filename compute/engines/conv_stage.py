@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from compute import nn
 from compute.engines.backend import Backend, copy, fill_zero
 from compute.engines.layer_call import views
-from compute.engines.stage import overwritable
 from compute.engines.staged import Call, Stage, StagedPlan
 from compute.engines.tensor import BATCH_LAST, Tensor
 from compute.graph import Node
@@ -128,7 +127,7 @@ class ConvStage(Stage):
         out_channels = len(self._convolved)
         grad_y = plan.convert(grads[0], BATCH_LAST)
         if self._activation is not None:
-            before = overwritable(plan, grad_y)
+            before = plan.overwritable(grad_y)
             plan.emit(backend.activation_backward(self._activation, self.y, grad_y.array, before.array))
             grad_y = before
         grad = grad_y.array

@@ -53,7 +53,7 @@ class ActivationStage(Stage):
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
         y = self.outputs[0]
         grad_y = self.plan.convert(grads[0], y.layout)
-        grad_x = overwritable(self.plan, grad_y)
+        grad_x = self.plan.overwritable(grad_y)
         self.plan.emit(self._backend.activation_backward(self.nodes[0].layer, y.array, grad_y.array, grad_x.array))
         return [grad_x]
 
@@ -102,7 +102,7 @@ class LinearStage(Stage):
         plan, backend = self.plan, self._backend
         grad_y = plan.convert(grads[0], BATCH_LAST)
         if self._activation is not None:
-            before = overwritable(plan, grad_y)
+            before = plan.overwritable(grad_y)
             plan.emit(backend.activation_backward(self._activation, self._y, grad_y.array, before.array))
             grad_y = before
         if "bias" in self._gradients:
@@ -198,6 +198,7 @@ class LogSoftmaxStage(Stage):
         return Tensor(grad), call
 
 
-def overwritable(plan: StagedPlan, grad: Tensor) -> Tensor:
-    """The gradient itself if it may be overwritten, else a new tensor like it."""
-    return plan.engine.like(grad) if grad.shared else grad
+def over_last(layer: nn.Softmax | nn.LogSoftmax, node: Node) -> bool:
+    """Whether the layer computes along the last dimension of its input."""
+    rank = len(node.input_shape)
+    return layer.dim % rank == rank - 1

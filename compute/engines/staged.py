@@ -8,6 +8,7 @@ formulas (`LayerStage`).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.arena import Arena
+from compute.engines.buffers import Buffers
 from compute.engines.layer_call import LayerCall, views
 from compute.engines.tensor import ROWS, Tensor
 from compute.graph import Graph, Node
@@ -79,7 +82,15 @@ class Stage(ABC):
 
 
 class StagedEngine(Engine):
-    """Makes staged plans; subclasses choose the stages and know their layouts."""
+    """Makes staged plans; subclasses choose the stages and know their layouts.
+
+    Attributes:
+        arena: the memory that plans' buffers share, since no two plans run at the same time.
+    """
+
+    def __init__(self, program: Program, threads: int) -> None:
+        super().__init__(program, threads)
+        self.arena = Arena()
 
     @abstractmethod
     def groups(self, graph: Graph) -> Iterable[tuple[Node, ...]]:
@@ -93,16 +104,13 @@ class StagedEngine(Engine):
         """The stage of a group."""
 
     @abstractmethod
-    def convert(self, tensor: Tensor, layout: Hashable) -> tuple[Tensor, Call]:
-        """A tensor of another layout, and the call that fills it."""
+    def convert(self, plan: StagedPlan, tensor: Tensor, layout: Hashable) -> Tensor:
+        """A tensor of another layout; emits the call that fills it."""
 
-    def add(self, left: Tensor, right: Tensor, total: Tensor) -> Call:
-        """The call total = left + right; all three have one layout, and total may be left."""
-        return numpy_call(np.add, left.array, right.array, out=total.array)
-
-    def like(self, tensor: Tensor) -> Tensor:
-        """A new tensor of the same shape, type and layout."""
-        return Tensor(aligned(tensor.array.shape, tensor.array.dtype), tensor.layout)
+    def add(self, plan: StagedPlan, left: Tensor, right: Tensor, total: Tensor) -> None:
+        """Emits total = left + right; all three have one layout, and total may be left."""
+        call = numpy_call(np.add, left.array, right.array, out=total.array)
+        plan.emit(call, uses=(left.array, right.array, total.array))
 
     @abstractmethod
     def prepare(self) -> None:
@@ -122,6 +130,16 @@ class StagedPlan(Plan):
         for node in graph.nodes:
             uses[id(node.layer)] = uses.get(id(node.layer), 0) + 1
         self._shared_layers = {identity for identity, count in uses.items() if count > 1}
+        self.buffers = Buffers(engine.arena)
+        self._build()
+        if self.buffers.taken:
+            # Now it is known how long each buffer is used: everything once more, in memory that buffers share.
+            self.buffers = self.buffers.placed()
+            self._build()
+
+    def _build(self) -> None:
+        """Has every stage emit its calls."""
+        graph, batch, engine = self.graph, self.batch, self.engine
         self._emitted: list[Emitted] = []
         self._layers, self._phase = "", "forward"
         self._converted: dict[tuple[int, Hashable], Tensor] = {}
@@ -142,8 +160,10 @@ class StagedPlan(Plan):
         self._layers = "outputs"
         self.outputs = tuple(self.convert(self._tensors[value], ROWS).array for value in graph.outputs)
         self.forward_calls, self._emitted = self._emitted, []
+        for array in self.outputs:
+            self.buffers.keep(array)
         self._grads: dict[int, Tensor] = {}
-        if training:
+        if self.training:
             self._phase = "backward"
             self._plan_backward()
         self.backward_calls, self._emitted = self._emitted, []
@@ -152,9 +172,17 @@ class StagedPlan(Plan):
 
     # --- for stages, while the plan is made ---------------------------------------------------------------------------
 
-    def emit(self, *calls: Call) -> None:
-        """Appends calls of the stage that is being planned."""
+    def emit(self, *calls: Call, uses: Iterable[NDArray[Any]] = ()) -> None:
+        """Appends calls of the stage that is being planned.
+
+        Args:
+            uses: the arrays that they read or write, as far as these may lie in memory from `buffer`. Other calls may
+                use that memory before the first and after the last call that uses an array.
+        """
         self._emitted += [Emitted(call, self._layers, self._phase) for call in calls]
+        self.buffers.clock += len(calls)
+        for array in uses:
+            self.buffers.use(array)
 
     def convert(self, tensor: Tensor, layout: Hashable) -> Tensor:
         """The tensor in a layout; emits the conversion where it is another, once for each value."""
@@ -163,14 +191,30 @@ class StagedPlan(Plan):
         key = (id(tensor), layout)
         if key not in self._converted:
             # Both are kept: the key holds as long as the tensor lives.
-            self._converted[key], call = self.engine.convert(tensor, layout)
+            self._converted[key] = self.engine.convert(self, tensor, layout)
             self._kept_alive.append(tensor)
-            self.emit(call)
         return self._converted[key]
 
     def empty(self, shape: Shape, dtype: Any = np.float32) -> NDArray[Any]:
         """A buffer, C-contiguous and aligned; zeros at first."""
         return aligned(shape, np.dtype(dtype))
+
+    def buffer(self, size_bytes: int) -> NDArray[np.uint8]:
+        """A buffer whose content lasts from the first to the last emitted call that uses it; undefined at first."""
+        return self.buffers.take(size_bytes)
+
+    def rows(self, shape: Shape) -> Tensor:
+        """A tensor in ROWS on such a buffer."""
+        return Tensor(self.buffer(4 * math.prod(shape)).view(np.float32).reshape(shape))
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """A tensor of the same shape, type and layout on such a buffer."""
+        array = tensor.array
+        return Tensor(self.buffer(array.nbytes).view(array.dtype).reshape(array.shape), tensor.layout)
+
+    def overwritable(self, grad: Tensor) -> Tensor:
+        """The gradient itself if it may be overwritten, else a new tensor like it."""
+        return self.like(grad) if grad.shared else grad
 
     def shape(self, value: int) -> Shape:
         """Of a value's array in ROWS."""
@@ -241,8 +285,8 @@ class StagedPlan(Plan):
             self._grads[value] = grad
             return
         grad = self.convert(grad, known.layout)
-        total = self.engine.like(known) if known.shared else known
-        self.emit(self.engine.add(known, grad, total))
+        total = self.overwritable(known)
+        self.engine.add(self, known, grad, total)
         self._grads[value] = total
 
     def _accumulate_shared(self, stage: Stage) -> None:
@@ -278,9 +322,11 @@ class LayerStage(Stage):
         self._inputs = tuple(plan.convert(tensor, ROWS).array for tensor in inputs)
         dtypes = [spec.dtype for spec in node.output_specs]
         self.outputs = tuple(
-            Tensor(plan.empty(plan.shape(value), dtype)) for value, dtype in zip(node.outputs, dtypes, strict=True)
+            plan.rows(plan.shape(value)) if dtype == "float32" else Tensor(plan.empty(plan.shape(value), dtype))
+            for value, dtype in zip(node.outputs, dtypes, strict=True)
         )
-        plan.emit(self._forward)
+        self._uses = (*self._inputs, *(tensor.array for tensor in self.outputs))
+        plan.emit(self._forward, uses=self._uses)
 
     def _forward(self) -> None:
         for tensor, output in zip(self.outputs, self._call.forward(self._inputs), strict=True):
@@ -290,9 +336,7 @@ class LayerStage(Stage):
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
         node, plan = self.nodes[0], self.plan
         rows = {value: plan.convert(grad, ROWS).array for value, grad in zip(node.outputs, grads, strict=True)}
-        buffers = [
-            Tensor(plan.empty(x.shape)) if wanted else None for x, wanted in zip(self._inputs, needed, strict=True)
-        ]
+        buffers = [plan.rows(x.shape) if wanted else None for x, wanted in zip(self._inputs, needed, strict=True)]
 
         def call() -> None:
             self._call.clear_gradients()
@@ -302,7 +346,8 @@ class LayerStage(Stage):
                 elif buffer is not None:
                     buffer.array.fill(0.0)
 
-        plan.emit(call)
+        arrays = (*rows.values(), *(buffer.array for buffer in buffers if buffer is not None))
+        plan.emit(call, uses=(*self._uses, *arrays))
         return buffers
 
 

@@ -29,7 +29,7 @@ class ParameterUpdate:
     Weights: regularizers first, as part of the gradient that is then clipped (so it is in BigDL, and in PyTorch where
     a penalty is added to the loss): g += l1 * sign(w) + l2 * w. Then clipping; then the optimizer, with its rate times
     the weight's learning_rate_scale, its own weight_decay not clipped. Statistics: running = (1 - momentum) * running
-    + momentum * g. Frozen weights are not touched.
+    + momentum * g. Frozen weights and statistics are not touched.
 
     Clipping by norm, LARS and LBFGS need sums over the whole vector (`needs_sums`): `sums` gives a slice's share,
     the caller adds up those of all slices, and hands the totals to `apply`. `step` does all of it for one slice that

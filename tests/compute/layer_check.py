@@ -20,7 +20,7 @@ from compute import nn
 from compute.graph import GraphParameter
 from compute.spec import Arrays, Shape, Specs, TensorSpec
 
-ENGINES = ("numpy",)
+ENGINES = ("numpy", "onednn")
 
 ERRORS: dict[tuple[str, str], float] = {}
 """Worst relative error that was seen, by the module's class and the engine."""
@@ -42,6 +42,7 @@ def check_layer(
     integers: int = 4,
     evaluation: bool = True,
     rtol: float = 1e-5,
+    engines: Sequence[str] = ENGINES,
     atol: float = 0.0,
     seed: int = 0,
 ) -> None:
@@ -52,6 +53,7 @@ def check_layer(
         inputs: shapes of samples (float32) or specs.
         data: the inputs' arrays; by default normal numbers times `scale`, and whole numbers in 0..integers-1.
         evaluation: whether the reference holds in evaluation, too.
+        engines: where kernels of libraries are less exact than the formulas, only "numpy".
         rtol: largest error allowed, relative to a tensor's largest element.
         atol: largest error allowed besides, for tensors that vanish because a function saturates.
     """
@@ -59,7 +61,7 @@ def check_layer(
     rng = np.random.default_rng(seed)
     arrays = tuple(data) if data is not None else tuple(_random(rng, spec, batch, scale, integers) for spec in specs)
     batch = len(arrays[0])
-    for engine in ENGINES:
+    for engine in engines:
         found = _Run(module, specs, arrays, engine, seed)
         expected = _expected(reference, found)
         for name, value in found.tensors.items():

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compute import InputError, ParameterInfo, TrainingState, optim, schedule
+import compute
+from compute import InputError, ParameterInfo, TrainingState, nn, optim, schedule
 from compute.optim import ExactSum, ParameterUpdate, sum_block
 from compute.optim.optimizer import Array, ElementwiseOptimizer, Optimizer
 
@@ -129,11 +130,11 @@ def test_lars_follows_the_paper() -> None:
 def test_clipping_by_norm_follows_torch() -> None:
     layout = lay_out(
         ("a.weight", 5000, {}), ("f.weight", 30, {"frozen": True}), ("b.weight", 3, {}),
-        ("n.running_mean", 4, {"kind": "statistic"}),
+        ("n.running_mean", 4, {"kind": "statistic"}), ("f.running_mean", 3, {"kind": "statistic", "frozen": True}),
     )  # fmt: skip
     rng = np.random.default_rng(1)
     for size in (0.001, 100.0):
-        p, g = (rng.standard_normal(5037).astype(np.float32) for _ in range(2))
+        p, g = (rng.standard_normal(5040).astype(np.float32) for _ in range(2))
         g *= np.float32(size)
         tensor = torch.tensor(p[np.r_[:5000, 5030:5033]], requires_grad=True)
         tensor.grad = torch.tensor(g[np.r_[:5000, 5030:5033]])
@@ -143,7 +144,8 @@ def test_clipping_by_norm_follows_torch() -> None:
         ParameterUpdate(layout, optim.SGD(0.5), optim.ClipNorm(2.0)).step(p, g, 1, 1)
         np.testing.assert_allclose(p[np.r_[:5000, 5030:5033]], tensor.detach().numpy(), rtol=1e-6, atol=1e-7)
         np.testing.assert_array_equal(p[5000:5030], before[5000:5030])
-        np.testing.assert_allclose(p[5033:], 0.9 * before[5033:] + 0.1 * g[5033:], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(p[5033:5037], 0.9 * before[5033:5037] + 0.1 * g[5033:5037], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(p[5037:], before[5037:])
         np.testing.assert_array_equal(g, kept)
 
 
@@ -352,3 +354,38 @@ def test_an_optimizer_of_one_s_own() -> None:
     weights = sum(i.shape[0] for i in LAYOUT if i.kind == "weight" and not i.frozen)
     assert np.count_nonzero(update.state["count"] == 2) == weights
     assert issubclass(SignDescent, Optimizer)
+
+
+def test_a_model_with_statistics_regularizers_and_frozen_layers() -> None:
+    """A step of a compiled model changes what it should, by what the closed formulas say."""
+    model = nn.Sequential(
+        nn.Linear(5, 6, name="still").freeze(), nn.BatchNorm1d(6, name="rest").freeze(), nn.ReLU(),
+        nn.Linear(6, 4, name="a").regularize(nn.L2(0.5)), nn.BatchNorm1d(4, momentum=0.3, name="norm"),
+        nn.Linear(4, 3, name="b").scale_rate(2.0), nn.LogSoftmax(),
+    )  # fmt: skip
+    program = compute.compile(model, nn.NLLLoss(), (5,), engine="numpy")
+    program.parameters[:] = compute.initial_parameters(model, (5,), 1)
+    program.parameters_changed()
+    rng = np.random.default_rng(0)
+    program.forward_backward(rng.standard_normal((16, 5), dtype=np.float32), rng.integers(0, 3, 16), 1 / 16)
+    before, g = program.parameters.copy(), program.gradients.copy()
+    layout = compute.parameter_layout(model, (5,))
+    ParameterUpdate(layout, optim.SGD(0.1)).step(program.parameters, g, 1, 1)
+    seen = set()
+    for info in layout:
+        part = slice(info.offset, info.offset + info.size)
+        old, new, gradient = before[part], program.parameters[part], g[part]
+        where = info.name.split(".")[0]
+        if where in ("still", "rest"):
+            np.testing.assert_array_equal(new, old)
+        elif info.kind == "statistic":
+            np.testing.assert_allclose(new, 0.7 * old + 0.3 * gradient, rtol=1e-5, atol=1e-6)
+            assert np.any(new != old)
+        else:
+            decay = 0.5 * old if info.name == "a.weight" else 0.0
+            wanted = old - (0.2 if where == "b" else 0.1) * (gradient + decay)
+            np.testing.assert_allclose(new, wanted, rtol=1e-5, atol=1e-6)
+        seen.add((where, info.kind))
+    assert seen == {(w, "weight") for w in ("still", "rest", "a", "norm", "b")} | {
+        ("rest", "statistic"), ("norm", "statistic")
+    }  # fmt: skip

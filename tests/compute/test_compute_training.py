@@ -118,7 +118,7 @@ def test_a_valid_spec_passes_and_pickles() -> None:
         ({"model": nn.Sequential(nn.Tanh())}, r"NLLLoss needs log-probabilities \(classes,\)"),
         ({"criterion": "nll"}, "criterion must be"),
         ({"optimizer": 0.1}, "optimizer must be"),
-        ({"optimizer": {"fc9": optim.SGD(0.1), "": optim.SGD(0.2)}}, "no weight of its own.* 'fc9'"),
+        ({"optimizer": {"fc9": optim.SGD(0.1), "": optim.SGD(0.2)}}, "no weight of its own.*'fc9'"),
         ({"optimizer": {"fc1": optim.SGD(0.1)}}, "no prefix fits the weight conv1_5x5.weight"),
         ({"optimizer": optim.SGD(0.1, schedule=schedule.Plateau("MAE"))}, "monitors 'MAE', but there is only"),
         ({"optimizer": optim.SGD(0.1, schedule=schedule.SequentialSchedule(3))}, "SequentialSchedule is empty"),

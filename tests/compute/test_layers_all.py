@@ -89,7 +89,7 @@ def test_help_tells_what_a_layer_does(name: str) -> None:
     text = cls.__dict__.get("__doc__") or ""
     assert len(text) > 20, f"{name} has no docstring"
     if not issubclass(cls, nn.Cell):  # their shapes are those of the layer that runs them
-        assert re.search(r"shape|sample|table|sequence|\(\w*,|\(n, ", text), f"{name} names no shape"
+        assert re.search(r"shape|sample|table|sequence|\([\w*]*,|\(n, ", text), f"{name} names no shape"
     first = inspect.cleandoc(text).splitlines()[0]
     assert first[-1] in ".:", f"{name}: the first line is no sentence: {first!r}"
     rendered = pydoc.render_doc(cls, renderer=pydoc.plaintext)

@@ -1,0 +1,1 @@
+"""Which library function is fastest for which operation: the measurements behind docs/kernels.md."""

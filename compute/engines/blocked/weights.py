@@ -1,0 +1,53 @@
+"""Parameters in the layouts and types that kernels want."""
+
+from __future__ import annotations
+
+from compute.engines.blocked.layout import Layout
+from compute.engines.dnnl import Api, Call, Descriptor
+from compute.memory import aligned
+from compute.nn.layer import Array
+from compute.spec import Shape
+
+
+class PackedWeight:
+    """One parameter in one layout; plans that want the same share it."""
+
+    def __init__(
+        self, api: Api, parameter: Array, dims: Shape, wanted: Descriptor, strides: Shape | None = None
+    ) -> None:
+        self.array = aligned((wanted.size_bytes,), "uint8")
+        source, target = api.memory(api.strided(dims, strides), parameter), api.memory(wanted, self.array)
+        self._reorder: Call = api.reorder(source, target)
+        self._version = -1
+
+    def refresh(self, version: int) -> None:
+        """Copies the parameter anew unless this version of it is there."""
+        if version != self._version:
+            if self._reorder():
+                raise RuntimeError("oneDNN could not reorder a weight")
+            self._version = version
+
+
+class PackedWeights:
+    """All of a program.
+
+    Attributes:
+        version: of the parameters; increased when they change.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._api = Api()
+        self._packed: dict[tuple[int, Layout], PackedWeight] = {}
+
+    def get(
+        self, parameter: Array, dims: Shape, wanted: Descriptor, strides: Shape | None = None
+    ) -> PackedWeight:
+        """A parameter, a view of the flat vector, seen as `dims` with these strides, in the wanted layout."""
+        key = (parameter.ctypes.data, Layout(wanted))
+        if key not in self._packed:
+            # A plan's descriptors go with it: the key, too, must be of the same age as the copy.
+            own = self._api.descriptor("clone", wanted.handle)
+            key = (parameter.ctypes.data, Layout(own))
+            self._packed[key] = PackedWeight(self._api, parameter, dims, own, strides)
+        return self._packed[key]
