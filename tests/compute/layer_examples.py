@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compute import TensorSpec, nn
 
@@ -34,6 +35,13 @@ def values(*shape: int) -> TensorSpec:
 def whole(*shape: int) -> TensorSpec:
     """Whole numbers; the tests draw 0 and 1."""
     return TensorSpec(shape, "int64")
+
+
+def whole_numbers(module: nn.Module, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Whole numbers that the module takes: 0 and 1, or trees of a root with two leaves."""
+    if isinstance(module, nn.BinaryTreeLSTM):
+        return np.tile([(1, 2, -1), (-1, -1, 0), (-1, -1, 1)], (shape[0], 1, 1))
+    return rng.integers(0, 2, shape)
 
 
 def layers() -> list[str]:
@@ -176,6 +184,7 @@ def _examples() -> Iterator[tuple[str, Example]]:
     yield "TransformerEncoder", (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 3), 2), sample)
     yield "Recurrent", (lambda: nn.Recurrent(nn.LSTMCell(3, 2)), steps)
     yield "BiRecurrent", (lambda: nn.BiRecurrent(nn.GRUCell(3, 2), nn.GRUCell(3, 2)), steps)
+    yield "BinaryTreeLSTM", (lambda: nn.BinaryTreeLSTM(4, 2), (values(2, 4), whole(3, 3)))
     yield "RecurrentDecoder", (lambda: nn.RecurrentDecoder(nn.RNNCell(3, 3), 4), (values(3),))
     yield "MultiRNNCell", (lambda: nn.Recurrent(nn.MultiRNNCell(nn.RNNCell(3, 2), nn.GRUCell(2, 2))), steps)
     yield "ConvLSTMCell", (lambda: nn.Recurrent(nn.ConvLSTMCell(2, 2)), (values(3, 2, 4, 4),))

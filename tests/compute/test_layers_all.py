@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 from layer_check import ENGINES, WeightedSum
-from layer_examples import examples, layers
+from layer_examples import examples, layers, whole_numbers
 
 import compute
 from compute import TensorSpec, nn
@@ -27,7 +27,7 @@ def passes(module: nn.Module, specs: tuple[TensorSpec, ...], engine: str, key: t
     arrays = tuple(
         rng.standard_normal((4, *spec.shape), dtype=np.float32)
         if spec.dtype == "float32"
-        else rng.integers(0, 2, (4, *spec.shape))
+        else whole_numbers(module, (4, *spec.shape), rng)
         for spec in specs
     )
     criterion = WeightedSum()
