@@ -21,7 +21,7 @@ def parser(
     flags.add_argument("--checkpoint", metavar="FOLDER", help="write a checkpoint after each epoch; see also --resume")
     flags.add_argument("--summary", metavar="FOLDER", help="write TensorBoard event files")
     flags.add_argument("--micro-batches", type=int, default=8, help="parts of a batch, each computed by one worker")
-    flags.add_argument("--max-iteration", type=int, help="end after so many steps, whatever the epochs")
+    flags.add_argument("-i", "--max-iteration", "--maxIteration", type=int, help="end after so many steps at the most")
     flags.add_argument("--seed", type=int, default=1)
     flags.add_argument("--engine", choices=["onednn", "mkl", "numpy"], default="onednn")
     flags.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")

@@ -3,57 +3,42 @@
 mesograd run --master local[2] --workers 2 --servers 2 examples/train_transformer_lm.py -f FOLDER
 """
 
-import argparse
 import math
 from pathlib import Path
+
+from common import parser, run, settings
 
 from compute import data, metrics, models, nn, optim, schedule, trigger
 from scheduler import TrainingJob
 
-parser = argparse.ArgumentParser(description="Train a Transformer language model.")
-parser.add_argument("-f", "--folder", required=True, help="holds what prepare_text.py has written")
-parser.add_argument("-b", "--batchSize", type=int, default=32, help="windows of the text per step")
-parser.add_argument("-e", "--maxEpoch", type=int, default=10)
-parser.add_argument("-i", "--maxIteration", type=int, help="end after so many steps, whatever the epoch")
-parser.add_argument("-l", "--learningRate", type=float, default=0.001)
-parser.add_argument("--numSteps", type=int, default=64, help="tokens in a window")
-parser.add_argument("--hiddenSize", type=int, default=256, help="of the embedding and the layers")
-parser.add_argument("--numHeads", type=int, default=4, help="of each layer's attention")
-parser.add_argument("--numLayers", type=int, default=4, help="of the encoder")
-parser.add_argument("--dropout", type=float, default=0.1)
-parser.add_argument("--gradientL2NormThreshold", type=float, default=1.0)
-parser.add_argument("--model", metavar="FILE", default="", help="saved model to begin with")
-parser.add_argument("--checkpoint", metavar="FOLDER", help="write a checkpoint after each epoch")
-parser.add_argument("--summary", metavar="FOLDER", help="write TensorBoard event files")
-parser.add_argument("--seed", type=int, default=1)
-parser.add_argument("--engine", choices=["onednn", "mkl", "numpy"], default="onednn")
-parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-args = parser.parse_args()
+flags = parser("Train a Transformer language model.", batch_size=32, max_epoch=10, learning_rate=0.001)
+flags.add_argument("--num-steps", "--numSteps", type=int, default=64, help="tokens in a window")
+flags.add_argument("--hidden-size", "--hiddenSize", type=int, default=256, help="of the embedding and the layers")
+flags.add_argument("--num-heads", "--numHeads", type=int, default=4, help="of each layer's attention")
+flags.add_argument("--num-layers", "--numLayers", type=int, default=4, help="of the encoder")
+flags.add_argument("--dropout", type=float, default=0.1)
+flags.add_argument("--gradient-l2-norm-threshold", "--gradientL2NormThreshold", type=float, default=1.0)
+args = flags.parse_args()
 
 folder = Path(args.folder)
 vocabulary = len(data.Vocabulary.load(folder / "vocabulary.txt"))
-train = data.language_model(folder / "train.npy", args.numSteps)
-valid = data.language_model(folder / "valid.npy", args.numSteps)
-steps = args.maxEpoch * math.ceil(len(train) / args.batchSize)
+train = data.language_model(folder / "train.npy", args.num_steps)
+valid = data.language_model(folder / "valid.npy", args.num_steps)
+steps = args.max_epoch * math.ceil(len(train) / args.batch_size)
 
 job = TrainingJob(
     model=models.transformer_language_model(
-        vocabulary, args.hiddenSize, args.numHeads, args.numLayers, dropout=args.dropout
+        vocabulary, args.hidden_size, args.num_heads, args.num_layers, dropout=args.dropout
     ),
     criterion=nn.CrossEntropyLoss(),
     dataset=train,
-    optimizer=optim.AdamW(args.learningRate, schedule=schedule.CosineWithWarmup(min(400, steps // 10), steps)),
-    batch_size=args.batchSize,
-    end_when=trigger.max_iteration(args.maxIteration) if args.maxIteration else trigger.max_epoch(args.maxEpoch),
-    seed=args.seed,
-    engine=args.engine,
-    precision=args.precision,
-    weights=args.model,
-    clip=optim.ClipNorm(args.gradientL2NormThreshold),
+    optimizer=optim.AdamW(
+        args.learning_rate,
+        weight_decay=args.weight_decay,
+        schedule=schedule.CosineWithWarmup(min(400, steps // 10), steps),
+    ),
+    clip=optim.ClipNorm(args.gradient_l2_norm_threshold),
+    **settings(args),
 )
-job.validate(trigger.every_epoch(), dataset=valid, metrics=[metrics.Perplexity()], batch_size=args.batchSize)
-if args.checkpoint:
-    job.checkpoint(args.checkpoint, trigger.every_epoch())
-if args.summary:
-    job.summary(args.summary)
-job.run()
+job.validate(trigger.every_epoch(), dataset=valid, metrics=[metrics.Perplexity()], batch_size=args.batch_size)
+run(job, args)
