@@ -16,7 +16,7 @@ ALLOWED = {
     "scheduler": {"proto", "compute"},
 }
 # Where a training script builds its job, and where the script's mistakes are told.
-SCHEDULER_FILES_THAT_KNOW_COMPUTE = {"evaluation_job.py", "job.py", "run.py", "shipping.py"}
+SCHEDULER_FILES_THAT_KNOW_COMPUTE = {"evaluation_job.py", "job.py", "profile.py", "run.py", "shipping.py"}
 DEPENDENCIES = {
     "compute": {"PIL", "fsspec", "google", "numpy", "pyarrow", "scipy"},
     "proto": {"addict", "google", "google_crc32c", "http_parser", "kazoo", "pymesos"},
