@@ -65,6 +65,14 @@ def relative_error(got: ArrayLike, wanted: ArrayLike, floor: float = FLOOR) -> f
     return float((np.abs(g - w) / divisor).max())
 
 
+def record(comparison: Comparison) -> None:
+    """Appends a comparison that a test has made by itself to the file, if there is one."""
+    path = os.environ.get(VARIABLE)
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(comparison._asdict()) + "\n")
+
+
 def agrees(
     kind: str,
     name: str,
@@ -93,11 +101,7 @@ def agrees(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     error = relative_error(got, wanted, floor)
-    path = os.environ.get(VARIABLE)
-    if path:
-        line = json.dumps(Comparison(kind, name, engine, precision, oracle, part, error)._asdict())
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    record(Comparison(kind, name, engine, precision, oracle, part, error))
     assert error <= tolerance, f"{kind} {name}, {part} ({engine}, {precision}): relative error {error:.2e} of {oracle}"
     return error
 
@@ -116,7 +120,7 @@ def table(comparisons: list[Comparison]) -> str:
         "Made by `python -m tests.compute.agreement` from a run of the tests; do not edit. Errors are the worst of all",
         "comparisons of outputs, losses and gradients: relative to the value, near zero to 1% of the largest value.",
         "Engine `all`: computed by the same code whatever the engine. Areas under curves are estimates from histograms",
-        "(docs/criterions.md), so their errors are larger.",
+        "(docs/criterions.md), so their errors are larger. Errors of layers are relative to the largest value.",
         "",
     ]
     for kind in KINDS:

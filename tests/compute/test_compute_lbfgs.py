@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 
+import agreement
 import numpy as np
 import pytest
 import torch
@@ -81,6 +82,8 @@ def test_evaluates_where_torch_does(
     count = min(len(mine), len(reference))
     assert count >= 15
     np.testing.assert_allclose(mine[:count], reference[:count], atol=error)
+    worst = agreement.relative_error(mine[:count], reference[:count])
+    agreement.record(agreement.Comparison("optimizer", "LBFGS", "all", "fp32", "PyTorch", "iterates", worst))
 
 
 @pytest.mark.parametrize(("function", "start", "same", "error"), STARTS[:3])

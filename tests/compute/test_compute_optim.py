@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import agreement
 import numpy as np
 import pytest
 import torch
@@ -41,6 +42,12 @@ WITH_TORCH: list[tuple[ElementwiseOptimizer, Callable[[list[torch.Tensor]], torc
 ]  # fmt: skip
 
 
+def note(name: str, got: Any, wanted: Any, oracle: str) -> None:
+    """For docs/agreement.md: parameters after some steps."""
+    error = agreement.relative_error(got, wanted)
+    agreement.record(agreement.Comparison("optimizer", name, "all", "fp32", oracle, "parameters", error))
+
+
 @pytest.mark.parametrize("size", [1, 7, 70_000])
 @pytest.mark.parametrize(("ours", "theirs"), WITH_TORCH, ids=lambda value: getattr(value, "kind", ""))
 def test_follows_torch(
@@ -60,6 +67,7 @@ def test_follows_torch(
         # RMSprop's first steps are g / |g| long, also where the decayed g is a float32 difference near zero.
         atol = 1e-5 if isinstance(ours, optim.RMSprop) else 2e-6
         np.testing.assert_allclose(p, tensor.detach().numpy(), rtol=2e-6, atol=atol)
+    note(type(ours).__name__, p, tensor.detach().numpy(), "PyTorch")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +101,7 @@ def test_ftrl_follows_the_paper(options: dict[str, float]) -> None:
             curve = (ours.beta + grown**q) / ours.learning_rate + 2 * ours.l2
             w[i] = 0.0 if abs(z[i]) <= ours.l1 else (math.copysign(ours.l1, z[i]) - z[i]) / curve
         np.testing.assert_allclose(p, w, rtol=2e-4, atol=1e-5)
+        note("Ftrl", p, w, "formula")
         zeros += np.count_nonzero(p == 0)
     assert (zeros > 0) == (ours.l1 > 0)
 
@@ -125,6 +134,7 @@ def test_lars_follows_the_paper() -> None:
             v[part] = 0.9 * v[part] + 0.3 * info.learning_rate_scale * trust * (clipped[part] + 0.01 * w[part])
         w -= v
         np.testing.assert_allclose(p, w, rtol=2e-5, atol=1e-6)
+    note("LARS", p, w, "formula")
 
 
 def test_clipping_by_norm_follows_torch() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import agreement
 import cloudpickle
 import numpy as np
 import pytest
@@ -41,12 +42,19 @@ WITH_TORCH: list[tuple[Schedule, Callable[[torch.optim.Optimizer], Any]]] = [
 ]
 
 
+def note(ours: Schedule, got: float, wanted: float, oracle: str) -> None:
+    """For docs/agreement.md."""
+    error = agreement.relative_error([got], [wanted])
+    agreement.record(agreement.Comparison("schedule", type(ours).__name__, "all", "fp64", oracle, "rate", error))
+
+
 @pytest.mark.filterwarnings("ignore:.*epoch parameter:UserWarning")
 @pytest.mark.parametrize(("ours", "theirs"), WITH_TORCH, ids=lambda value: type(value).__name__)
 def test_follows_torch(ours: Schedule, theirs: Callable[[torch.optim.Optimizer], Any]) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)
     reference = theirs(optimizer)
     for step in range(1, 41):
+        note(ours, ours.rate(LR, step, 1), optimizer.param_groups[0]["lr"], "PyTorch")
         assert ours.rate(LR, step, 1) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6, abs=1e-9)
         optimizer.step()
         if step < 40:
@@ -78,6 +86,7 @@ def test_closed_formulas(step: int, epoch: int) -> None:
         ),
     ]
     for made, expected in cases:
+        note(made, made.rate(LR, step, epoch), expected, "formula")
         assert made.rate(LR, step, epoch) == pytest.approx(expected, rel=1e-9), made
         assert cloudpickle.loads(cloudpickle.dumps(made)).rate(LR, step, epoch) == made.rate(LR, step, epoch)
 
