@@ -11,7 +11,7 @@ from compute import nn
 from compute.engines import dnnl
 from compute.engines.blocked.layout import Layout
 from compute.engines.blocked.plan import BlockedPlan
-from compute.engines.dnnl import BinaryPostOp, Descriptor, EltwisePostOp, Unimplemented
+from compute.engines.dnnl import Descriptor, EltwisePostOp, Unimplemented
 from compute.engines.dnnl.constants import (
     DIFF_DST,
     DIFF_SRC,
@@ -22,7 +22,6 @@ from compute.engines.dnnl.constants import (
     WEIGHTS,
     Binary,
     Eltwise,
-    post_op_argument,
 )
 from compute.engines.staged import Stage
 from compute.engines.tensor import Tensor
@@ -93,34 +92,29 @@ class AttentionStage(Stage):
         right: tuple[Tensor, Descriptor],
         result: tuple[Tensor, Descriptor],
         scaled: bool = False,
-        added: Tensor | None = None,
     ) -> None:
-        """result = left @ right [* scale] [+ added] for each sample and head."""
+        """result = left @ right [* scale] for each sample and head."""
         plan = self.plan
-        post_ops: list[dnnl.PostOp] = [EltwisePostOp(Eltwise.LINEAR, self._scale, 0.0)] if scaled else []
-        extra = {}
-        if added is not None:
-            post_ops.append(BinaryPostOp(Binary.ADD, plan.describe(added)))
-            extra[post_op_argument(len(post_ops) - 1)] = added
-        operation = dnnl.matmul(
-            plan.api, left[1], right[1], None, result[1], attr=plan.api.attribute_of(*post_ops)
-        )
+        attr = plan.api.attribute_of(EltwisePostOp(Eltwise.LINEAR, self._scale, 0.0)) if scaled else None
+        operation = dnnl.matmul(plan.api, left[1], right[1], None, result[1], attr=attr)
         seen = {SRC: left, WEIGHTS: right, DST: result}
         tensors = {argument: Tensor(x.array, Layout(described)) for argument, (x, described) in seen.items()}
-        plan.run(operation, {**tensors, **extra})
+        plan.run(operation, tensors)
 
     def _softmax(self) -> Tensor:
         plan = self.plan
         queries, keys = self._data.dims[2:]
-        ignored = None
+        scores = plan.tensor(self._data)
+        self._product(self._heads(self._q), self._heads(self._k, transposed=True), (scores, self._data), True)
         if self._layer.causal:
             array = plan.empty((1, 1, queries, keys))
             array[...] = np.where(np.arange(keys) > np.arange(queries)[:, None], np.float32(NEVER), np.float32(0))
             ignored = Tensor(array)
-        scores = plan.tensor(self._data)
-        self._product(
-            self._heads(self._q), self._heads(self._k, transposed=True), (scores, self._data), True, ignored
-        )
+            data = self._data
+            plan.run(
+                dnnl.binary(plan.api, Binary.ADD, data, plan.describe(ignored), data),
+                {SRC: scores, SRC_1: ignored, DST: scores},
+            )
         self._normalize = dnnl.softmax(plan.api, self._data, self._data, 3, training=plan.training)
         plan.run(self._normalize, {SRC: scores, DST: scores})
         return scores

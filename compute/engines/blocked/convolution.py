@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from compute.engines import dnnl
 from compute.engines.blocked import tap_products
@@ -25,6 +27,9 @@ from compute.engines.tensor import Tensor
 from compute.graph import Node
 from compute.nn.conv import Convolution
 from compute.nn.layer import Arrayed
+from compute.spec import Shape
+
+T = TypeVar("T")
 
 
 class ConvolutionStage(Stage):
@@ -50,46 +55,62 @@ class ConvolutionStage(Stage):
         if layer.groups > 1:
             self._dims = (layer.groups, self._dims[0] // layer.groups, *self._dims[1:])
         self._bias = api.strided((layer.out_channels,)) if layer.bias else None
-        self._forward = fast(
-            dnnl.convolution(
-                api,
-                plan.any(source),
-                plan.any(self._dims),
-                self._bias,
-                plan.any(target),
-                layer.stride,
-                layer.padding,
-                layer.dilation,
-                plan.training,
-                attr=None if self._activation is None else api.attribute_of(activation_post_op(self._activation)),
-            )
+        self._by_products = plan.training and tap_products.suits(layer, source, target)
+        self._forward, self._backward_weights = first_of(
+            [(plan.any(source), plan.any(target)), (self._channels_last(source), self._channels_last(target))],
+            self._prepare,
         )
         self._source, self._target = self._forward.layout(SRC), self._forward.layout(DST)
-        if plan.training:
-            self._by_products = tap_products.suits(layer, source, target)
-            self._backward_weights = None if self._by_products else self._prepare_backward_weights()
-            self._backward_data = self._prepare_backward_data(source, target)
+        self._backward_data = None
+        if plan.training and plan.needed[nodes[0].sources[0]]:
+            self._backward_data = first_of(
+                [
+                    (self._source, self._target),
+                    (plan.any(source), plan.any(target)),
+                    (self._channels_last(source), self._channels_last(target)),
+                ],
+                self._prepare_backward_data,
+            )
         self._x = plan.to(x, self._source)
         y = plan.tensor(self._target)
         weight = plan.weight(self._parameters["weight"], self._dims, self._forward.layout(WEIGHTS))
         plan.run(self._forward, {SRC: self._x, WEIGHTS: weight, DST: y, **bias_argument(BIAS, self._parameters)})
         self.outputs = (y,)
 
-    def _prepare_backward_weights(self) -> Operation:
-        weights = self.plan.api.any(self._dims, F32)
-        arguments = (self._forward, self._source, weights, self._bias, self._target)
-        return fast(dnnl.convolution_backward_weights(*arguments))
+    def _channels_last(self, dims: Shape) -> Descriptor:
+        letters = "abcde"[: len(dims)]
+        return self.plan.api.tagged(dims, f"a{letters[2:]}b", self.plan.dtype)
 
-    def _prepare_backward_data(self, source: Sequence[int], target: Sequence[int]) -> Operation | None:
-        plan, node = self.plan, self.nodes[0]
-        if not plan.needed[node.sources[0]]:
-            return None
-        weights = plan.any(self._dims)
-        try:
-            return fast(dnnl.convolution_backward_data(self._forward, self._source, weights, self._target))
-        except Unimplemented:
-            free: tuple[Descriptor, Descriptor] = (plan.any(source), plan.any(target))
-            return fast(dnnl.convolution_backward_data(self._forward, free[0], weights, free[1]))
+    def _prepare_forward(self, source: Descriptor, target: Descriptor) -> Operation:
+        plan, layer = self.plan, self._layer
+        attr = None
+        if self._activation is not None:
+            attr = plan.api.attribute_of(activation_post_op(self._activation))
+        return dnnl.convolution(
+            plan.api,
+            source,
+            plan.any(self._dims),
+            self._bias,
+            target,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            plan.training,
+            attr=attr,
+        )
+
+    def _prepare(self, source: Descriptor, target: Descriptor) -> tuple[Operation, Operation | None]:
+        """The forward pass and the weights' gradient, whose layouts of x and y are the same."""
+        forward = fast(self._prepare_forward(source, target))
+        if not self.plan.training or self._by_products:
+            return forward, None
+        weights = self.plan.api.any(self._dims, F32)
+        arguments = (forward, forward.layout(SRC), weights, self._bias, forward.layout(DST))
+        return forward, fast(dnnl.convolution_backward_weights(*arguments))
+
+    def _prepare_backward_data(self, source: Descriptor, target: Descriptor) -> Operation:
+        forward = self._prepare_forward(source, target)
+        return fast(dnnl.convolution_backward_data(forward, source, self.plan.any(self._dims), target))
 
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
         plan = self.plan
@@ -115,6 +136,14 @@ class ConvolutionStage(Stage):
         bias = bias_argument(DIFF_BIAS, self._gradients)
         plan.run(operation, {SRC: self._x, DIFF_DST: grad_y, DIFF_WEIGHTS: found, **bias})
         plan.store(found, gradient, self._dims)
+
+
+def first_of(choices: Sequence[tuple[Descriptor, Descriptor]], prepare: Callable[[Descriptor, Descriptor], T]) -> T:
+    """What `prepare` makes of the first choice that it has kernels for. Raises Unimplemented if there is none."""
+    for choice in choices[:-1]:
+        with suppress(Unimplemented):
+            return prepare(*choice)
+    return prepare(*choices[-1])
 
 
 def fast(operation: Operation) -> Operation:

@@ -14,6 +14,7 @@ from compute.engines.blocked.dropout import DropoutStage
 from compute.engines.blocked.layer_norm import LayerNormStage
 from compute.engines.blocked.layout import Layout
 from compute.engines.blocked.linear import LinearStage
+from compute.engines.blocked.local_response_norm import LocalResponseNormStage
 from compute.engines.blocked.normalization import BatchNormStage
 from compute.engines.blocked.plan import BlockedPlan
 from compute.engines.blocked.pooling import PoolingStage
@@ -138,6 +139,8 @@ def _stage(plan: BlockedPlan, nodes: tuple[Node, ...], inputs: tuple[Tensor, ...
             return SoftmaxStage(plan, nodes, x)
         case nn.LayerNorm() if len(layer.normalized_shape) == 1:
             return LayerNormStage(plan, nodes, x)
+        case nn.LocalResponseNorm() if layer.size % 2:
+            return LocalResponseNormStage(plan, nodes, x)
         case nn.Embedding():
             return LinearStage(plan, nodes, x)
         case nn.ScaledDotProductAttention():

@@ -14,7 +14,6 @@ from compute.engines.dnnl.constants import (
     BIAS,
     DIFF_BIAS,
     DIFF_DST,
-    DIFF_SRC,
     DIFF_WEIGHTS,
     DST,
     F32,
@@ -89,8 +88,9 @@ class LinearStage(Stage):
         plan.store(found, gradient, self._dims)
         if not needed[0]:
             return [None]
-        operation = dnnl.inner_product_backward_data(self._forward, source, self._weights(), self._target)
+        # A product of its own: the kernels for this gradient are slower.
+        operation = dnnl.matmul(api, self._target, self._weights(), None, source)
         weight = plan.weight(self._parameters["weight"], self._dims, operation.layout(WEIGHTS))
         grad_x = plan.tensor(source)
-        plan.run(operation, {DIFF_DST: grad_y, WEIGHTS: weight, DIFF_SRC: grad_x})
+        plan.run(operation, {SRC: grad_y, WEIGHTS: weight, DST: grad_x})
         return [plan.reshaped(grad_x, self._x_shape)]
