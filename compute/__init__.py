@@ -18,7 +18,8 @@ from compute.predictor import Predictor
 from compute.program import Program, compile
 from compute.spec import TensorSpec
 from compute.torch_weights import parameters_from_torch
-from compute.training import TrainingSpec, TrainingState, Validation
+from compute.training import TrainingSpec, Validation
+from compute.training_state import TrainingState
 
 __all__ = [
     "InputError",

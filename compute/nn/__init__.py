@@ -176,6 +176,7 @@ from compute.nn.lp_pooling import (
 from compute.nn.module import (
     Module,
     Parameter,
+    Wire,
 )
 from compute.nn.multi_cell import (
     MultiRNNCell,
@@ -346,7 +347,6 @@ from compute.nn.upsampling import (
 from compute.nn.wiring import (
     Graph,
     Input,
-    Wire,
 )
 from compute.spec import (
     Shape,
