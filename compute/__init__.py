@@ -9,7 +9,7 @@ import os
 # An engine that wants threads asks for them when it compiles.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from compute import data, models, nn, optim, schedule, trigger
+from compute import checkpoint, data, models, nn, optim, schedule, trigger
 from compute.errors import InputError
 from compute.layout import ParameterInfo, fingerprint, initial_parameters, parameter_layout
 from compute.model_file import SavedModel, load_model, load_parameters, save_model
@@ -18,7 +18,8 @@ from compute.predictor import Predictor
 from compute.program import Program, compile
 from compute.spec import TensorSpec
 from compute.torch_weights import parameters_from_torch
-from compute.training import TrainingSpec, TrainingState, Validation
+from compute.training import TrainingSpec, Validation
+from compute.training_state import TrainingState
 
 __all__ = [
     "InputError",
@@ -30,6 +31,7 @@ __all__ = [
     "TrainingSpec",
     "TrainingState",
     "Validation",
+    "checkpoint",
     "compile",
     "data",
     "fingerprint",

@@ -11,8 +11,8 @@ from compute import nn
 from compute.described import Described
 from compute.errors import InputError
 from compute.nn import init
-from compute.nn.module import Module
-from compute.nn.wiring import Graph, Wire
+from compute.nn.module import Module, Wire
+from compute.nn.wiring import Graph
 from compute.spec import TensorSpec
 from proto import model_pb2 as pb
 

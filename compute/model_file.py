@@ -13,6 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from compute.checkpoint import PARAMETERS, is_complete, load_slice, read_manifest
 from compute.description import describe, restore
 from compute.errors import InputError
 from compute.layout import fingerprint, parameter_layout
@@ -82,7 +83,7 @@ def save_model(
 
 
 def load_model(url: str | os.PathLike[str], custom: Iterable[type[Module]] = ()) -> SavedModel:
-    """Reads a model that `save_model` wrote.
+    """Reads a model that `save_model` wrote, or the one in a checkpoint (a directory `step-...`).
 
     Args:
         custom: classes of the user's own layers in it.
@@ -90,20 +91,27 @@ def load_model(url: str | os.PathLike[str], custom: Iterable[type[Module]] = ())
     Raises:
         InputError: the file is missing, cut short, damaged, of another format, or holds an unknown layer.
     """
+    if is_complete(os.fspath(url)):
+        return _from_checkpoint(os.fspath(url), custom)
     header, data = read_header(url, read_file(url))
     module = restore(header.model, custom)
-    inputs = as_specs([TensorSpec(tuple(spec.shape), spec.dtype) for spec in header.inputs])
+    inputs = _specs(header.inputs)
     if fingerprint(module, inputs) != header.fingerprint:
         raise InputError(f"{os.fspath(url)} was saved by version {header.version}, whose layers have other parameters")
     return SavedModel(module, inputs, _tensors(os.fspath(url), header, data), dict(header.metrics))
 
 
 def load_parameters(url: str | os.PathLike[str], module: Module, inputs: SpecsLike) -> NDArray[np.float32]:
-    """The parameters of a saved model, for a network made in code.
+    """The parameters of a saved model or of a checkpoint, for a network made in code.
 
     Raises:
         InputError: as load_model, or the parameters' names or shapes differ; the first that does is named.
     """
+    if is_complete(os.fspath(url)):
+        manifest = read_manifest(os.fspath(url))
+        if manifest.fingerprint != fingerprint(module, inputs):
+            raise InputError(f"{os.fspath(url)} is a checkpoint of another model, of {manifest.parameters} parameters")
+        return load_slice(os.fspath(url), manifest, 0, manifest.parameters)[PARAMETERS]
     header, data = read_header(url, read_file(url))
     wanted = [(info.name, info.shape) for info in parameter_layout(module, inputs)]
     found = [(info.name, tuple(info.shape)) for info in header.tensors]
@@ -116,6 +124,24 @@ def load_parameters(url: str | os.PathLike[str], module: Module, inputs: SpecsLi
     if len(wanted) != len(found):
         raise InputError(f"{os.fspath(url)} has {len(found)} parameter tensors, this model has {len(wanted)}")
     return _tensors(os.fspath(url), header, data)
+
+
+def _from_checkpoint(url: str, custom: Iterable[type[Module]]) -> SavedModel:
+    manifest = read_manifest(url)
+    if not manifest.HasField("model"):
+        raise InputError(
+            f"the model of {url} holds something that only code can make; "
+            "make it in code and use compute.load_parameters"
+        )
+    module, inputs = restore(manifest.model, custom), _specs(manifest.inputs)
+    if fingerprint(module, inputs) != manifest.fingerprint:
+        raise InputError(f"{url} was written by another version of mesograd, whose layers have other parameters")
+    parameters = load_slice(url, manifest, 0, manifest.parameters)[PARAMETERS]
+    return SavedModel(module, inputs, parameters, dict(manifest.progress.metrics))
+
+
+def _specs(messages: Iterable[pb.TensorSpec]) -> Specs:
+    return as_specs([TensorSpec(tuple(spec.shape), spec.dtype) for spec in messages])
 
 
 def read_header(url: str | os.PathLike[str], content: bytes) -> tuple[pb.ModelFile, memoryview]:

@@ -145,6 +145,10 @@ class Program:
         plan.forward(inputs, key, True, scale * rows)
         return plan.backward(targets, scale)
 
+    def training_plan(self, x: NDArray[Any] | Arrays) -> Plan:
+        """The plan of training passes over such a batch, for whoever wants to look into it."""
+        return self._plan(self._checked(x), True)
+
     def forward(self, x: NDArray[Any] | Arrays) -> Any:
         """The outputs in evaluation mode: float32 (n, *shape), or a tuple where the model has several outputs.
 

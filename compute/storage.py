@@ -42,7 +42,7 @@ def list_files(url: str | os.PathLike[str]) -> list[str]:
             return os.listdir(place)
         fs, path = _remote(place)
         return [posixpath.basename(name.rstrip("/")) for name in fs.ls(path, detail=False)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise InputError(f"cannot read {place}: {error.strerror or error}") from None

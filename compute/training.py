@@ -1,9 +1,9 @@
-"""What is to be trained, and the state that triggers see."""
+"""What is to be trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from compute.data.dataset import Dataset
 from compute.errors import InputError
@@ -18,25 +18,6 @@ from compute.optim.groups import Optimizers, by_prefix
 from compute.optim.update import ParameterUpdate
 from compute.program import check_engine
 from compute.trigger import Trigger
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """Where training stands after a step.
-
-    Attributes:
-        step: the last finished step, from 1; 0 before the first.
-        epoch: the epoch which that step belonged to, from 1.
-        epoch_finished: whether that step was its epoch's last.
-        loss: mean loss of that step's samples.
-        metrics: results of the last validation, by metric name.
-    """
-
-    step: int
-    epoch: int
-    epoch_finished: bool
-    loss: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -127,11 +108,11 @@ class TrainingSpec:
         ParameterUpdate(parameter_layout(self.model, self.dataset.input_specs), self.optimizer, self.clip, 0, 0)
         if self.validation is not None:
             self.validation.dataset.check()
-            self._check_shapes(self.validation.dataset, "validation dataset")
+            self._check_shapes(self.validation.dataset, "validation dataset", self.validation.metrics)
         if self.weights:
             load_parameters(self.weights, self.model, self.dataset.input_specs)
 
-    def _check_shapes(self, dataset: Dataset, what: str) -> None:
+    def _check_shapes(self, dataset: Dataset, what: str, metrics: Sequence[Metric] = ()) -> None:
         try:
             graph = build_graph(self.model, dataset.input_specs)
         except InputError as error:
@@ -140,9 +121,8 @@ class TrainingSpec:
         outputs, targets = graph.output_specs, dataset.target_specs
         if not self.inference:
             self.criterion.check(outputs, targets)
-        if self.validation is not None and dataset is self.validation.dataset:
-            for metric in self.validation.metrics:
-                metric.check(outputs, targets)
+        for metric in metrics:
+            metric.check(outputs, targets)
         classes = dataset.classes
         if classes is None or self.inference or not isinstance(self.criterion, ClassCriterion):
             return

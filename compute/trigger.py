@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from compute.errors import InputError
-
-if TYPE_CHECKING:
-    from compute.training import TrainingState
+from compute.training_state import TrainingState
 
 
 class Trigger(ABC):

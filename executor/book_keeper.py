@@ -2,25 +2,24 @@
 
 import asyncio
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import asdict
 
-from compute import InputError
+from compute import InputError, checkpoint
 from compute.optim import ExactSum
-from executor import checkpoint
-from executor.checkpoint import Manifest, PartInfo
 from executor.job import LoadedJob
-from executor.lease_book import Action, CommitStep, Fail, Finish, GiveLease, LeaseBook, Report, Resumable, TellRates
+from executor.lease_book import Action, CommitStep, Fail, Finish, GiveLease, LeaseBook, Report, TellRates
 from executor.reduction_tree import Node, Partial
+from executor.resumable import Resumable
 from executor.session import Connection, Session, SessionClosed
 from executor.sum_book import SumBook
 from executor.sum_message import decoded
 from proto import control_pb2 as control
+from proto.checkpoint_pb2 import Checkpoint, ParameterPlace
 from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Scores, Totals, Want
 from proto.frames import Assembly, FrameError
+from proto.model_pb2 import TensorSpec
 
 TICK_S = 0.1
 RECONNECT_S = 0.3
@@ -187,7 +186,11 @@ class BookKeeper:
         """A server's share of a step's sums, the own one (0) with the step's mean loss."""
         if self._book is None:
             return  # of an attempt before this one
-        done = self._sums.share(server, step, share, loss)
+        try:
+            done = self._sums.share(server, step, share, loss)
+        except ValueError as error:
+            self._fail(control.Failure.INTERNAL, str(error))
+            return
         if done is None:
             return
         totals = Totals(step=done.step, totals=done.totals, loss=done.loss)
@@ -233,7 +236,7 @@ class BookKeeper:
             )
         job = self._job
         checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
-        return url, Resumable(**manifest.progress)
+        return url, Resumable.of(manifest.progress)
 
     async def _complete_checkpoint(self, step: int) -> None:
         parts = self._parts.pop(step, None)
@@ -245,19 +248,18 @@ class BookKeeper:
             summary = f"the servers' optimizers came to different decisions at step {step}"
             self._fail(control.Failure.INTERNAL, summary)
             return
-        manifest = Manifest(
+        manifest = Checkpoint(
             step=step,
             fingerprint=job.fingerprint,
             parameters=job.parameters,
             training=job.training_constants,
-            progress=asdict(self._progress_at.pop(step)),
-            parts=[
-                PartInfo(p.file, p.sha256, p.bytes, p.begin, p.end, list(p.arrays))
-                for p in sorted(parts.values(), key=lambda p: (p.begin, p.end))
-            ],
-            layout=[{"name": info.name, "shape": list(info.shape), "offset": info.offset} for info in job.layout],
+            progress=self._progress_at.pop(step).message(),
+            parts=[part.file for part in sorted(parts.values(), key=lambda part: (part.file.begin, part.file.end))],
             optimizers=job.optimizer_kinds,
-            memory=json.loads(parts[0].memory),
+            memory=next(iter(parts.values())).memory,
+            model=job.description,
+            inputs=[TensorSpec(shape=spec.shape, dtype=spec.dtype) for spec in job.input_specs],
+            layout=[ParameterPlace(name=info.name, shape=info.shape, offset=info.offset) for info in job.layout],
         )
         try:
             await asyncio.to_thread(checkpoint.write_manifest, order.checkpoint, manifest)

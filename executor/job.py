@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 import compute
 from compute import InputError, ParameterInfo, TrainingSpec
+from compute.description import describe
 from compute.optim import LearningRates
 from compute.optim.groups import by_prefix
 from compute.spec import Specs
 from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
+from proto.model_pb2 import ModelDescription
 
 
 @dataclass
@@ -52,6 +54,14 @@ class LoadedJob:
     def layout(self) -> list[ParameterInfo]:
         """The parameters in the order of the flat vector."""
         return compute.parameter_layout(self.spec.model, self.input_specs)
+
+    @cached_property
+    def description(self) -> ModelDescription | None:
+        """The model as data; None where it holds something that only code can make."""
+        try:
+            return describe(self.spec.model)
+        except InputError:
+            return None
 
     @property
     def optimizer_kinds(self) -> dict[str, str]:

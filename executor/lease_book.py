@@ -12,7 +12,7 @@ harm, since the results are identical and the second is dropped.
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from statistics import median
 
@@ -21,6 +21,7 @@ import numpy as np
 from compute import TrainingSpec, TrainingState
 from compute.optim import LearningRates
 from executor.reduction_tree import DIGEST_MODULUS, Node
+from executor.resumable import Resumable
 from executor.step_plan import StepPlan, lease_level, lease_nodes
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Grant
@@ -86,27 +87,6 @@ class Phase(Enum):
     VALIDATING = auto()
     FINISHING = auto()  # waiting for checkpoints to be written
     OVER = auto()
-
-
-@dataclass
-class Resumable:
-    """What the book needs to go on from a checkpoint, beside the parameters.
-
-    Attributes:
-        step: last committed step.
-        epoch_samples: samples counted so far in the epoch that is under way.
-        epoch_digest: sum modulo 2^64 of their index hashes.
-        loss: mean loss of the last committed step.
-        metrics: of the last validation.
-        schedules: what learning-rate schedules have learnt (compute.optim.LearningRates.memories).
-    """
-
-    step: int = 0
-    epoch_samples: int = 0
-    epoch_digest: int = 0
-    loss: float = math.nan
-    metrics: dict[str, float] = field(default_factory=dict)
-    schedules: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass

@@ -14,9 +14,8 @@ import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
-from compute import InputError
+from compute import InputError, checkpoint
 from compute.optim import ParameterUpdate
-from executor import checkpoint
 from executor.book_keeper import BookKeeper
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
@@ -277,13 +276,13 @@ class ParameterServer:
         checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
         state = checkpoint.load_slice(url, manifest, begin, end)
         parameters = state.pop(checkpoint.PARAMETERS)
-        if set(state) != set(update.state) or manifest.optimizers != job.optimizer_kinds:
+        if set(state) != set(update.state) or dict(manifest.optimizers) != job.optimizer_kinds:
             raise InputError(
-                f"checkpoint {url} was written with another optimizer ({_shown(manifest.optimizers)}, its arrays are "
-                f"{sorted(state)}): resume with the same one, or name another checkpoint directory"
+                f"checkpoint {url} was written with another optimizer ({_shown(dict(manifest.optimizers))}, its "
+                f"arrays are {sorted(state)}): resume with the same one, or name another checkpoint directory"
             )
         update.state = state
-        update.memory = manifest.memory
+        update.memory = json.loads(manifest.memory)
         return ParameterSlice(begin, end, manifest.step, parameters, update, job.plan, job.told_rates)
 
     def _pushed(self, session: Session, push: Push, data: bytes | bytearray | memoryview) -> None:
@@ -328,10 +327,7 @@ class ParameterServer:
         info = await asyncio.to_thread(checkpoint.write_part, order.checkpoint, held.begin, held.end, arrays)
         if attempt != self._attempt:
             return
-        part = Part(
-            step=order.step, file=info.file, sha256=info.sha256, bytes=info.bytes, begin=info.begin, end=info.end,
-            arrays=info.arrays, memory=memory,
-        )  # fmt: skip
+        part = Part(step=order.step, file=info, memory=memory)
         if self._keeper is not None:
             self._keeper.part_written(0, part)
         elif self._book_session is not None:

@@ -13,6 +13,7 @@ CHUNK_BYTES = 1 << 20  # 1 MB chunks moved most bytes per second through gRPC st
 MAX_HEADER_BYTES = 1 << 16
 
 _PREFIX = struct.Struct("<II")
+_LENGTH = struct.Struct("<I")
 
 EXCHANGE_METHOD = "/mesograd.Exchange/Stream"
 SECRET_KEY = "mesograd-secret"
@@ -32,7 +33,7 @@ def encode(header: Header, payload: bytes | memoryview = b"") -> bytes:
         raise ValueError(f"payload of {len(payload)} bytes exceeds the chunk size {CHUNK_BYTES}")
     head = header.SerializeToString()
     body = b"".join((head, payload))
-    return b"".join((_PREFIX.pack(len(head), google_crc32c.value(body)), body))
+    return b"".join((_PREFIX.pack(len(head), _checksum(len(head), body)), body))
 
 
 def decode(frame: bytes) -> tuple[Header, memoryview]:
@@ -47,13 +48,18 @@ def decode(frame: bytes) -> tuple[Header, memoryview]:
     body = frame[_PREFIX.size :]
     if size > MAX_HEADER_BYTES or size > len(body):
         raise FrameError(f"header length {size} does not fit a frame of {len(frame)} bytes")
-    if google_crc32c.value(body) != checksum:
+    if _checksum(size, body) != checksum:
         raise FrameError("the checksum differs")
     try:
         header = Header.FromString(body[:size])
     except DecodeError as error:
         raise FrameError(f"header does not parse: {error}") from None
     return header, memoryview(body)[size:]
+
+
+def _checksum(header_bytes: int, body: bytes) -> int:
+    """CRC32C of the body and then of the header's length: with another length the same body reads otherwise."""
+    return int(google_crc32c.extend(google_crc32c.value(body), _LENGTH.pack(header_bytes)))
 
 
 def chunked(header: Callable[[int], Header], payload: memoryview) -> Iterator[bytes]:

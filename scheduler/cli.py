@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from scheduler.cluster_cli import cluster
-from scheduler.context import RunContext, RunOptions
+from scheduler.context import ProfileOptions, RunContext, RunOptions
 from scheduler.outcome import EXIT_USAGE, UsageError
 from scheduler.phases import Phases
 from scheduler.run import run_script
@@ -95,6 +95,36 @@ def run(
     )
     phases = ctx.obj if isinstance(ctx.obj, Phases) else Phases()
     ctx.exit(run_script(script, arguments, RunContext(options, phases)))
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--batch", type=click.IntRange(1), help="Samples of a pass. Default: a micro-batch of the job.")
+@click.option("--steps", type=click.IntRange(1, 10_000), default=10, show_default=True)
+@click.option("--rows", type=click.IntRange(1), default=40, show_default=True, help="Layers shown, the slowest first.")
+@click.option("--engine", type=click.Choice(["onednn", "mkl"]), help="Over what the script says.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Likewise.")
+@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def profile(
+    ctx: click.Context,
+    threads: int,
+    batch: int | None,
+    steps: int,
+    rows: int,
+    engine: str | None,
+    precision: str | None,
+    script: Path,
+    arguments: tuple[str, ...],
+) -> None:
+    """Show where the time of a training step of SCRIPT's job goes: per layer and pass, with the kernels that ran.
+
+    Runs on this machine, without a cluster.
+    """
+    looking = ProfileOptions(threads=threads, batch_size=batch, steps=steps, rows=rows)
+    options = RunOptions(engine=engine or "", precision=precision or "", profile=looking)
+    ctx.exit(run_script(script, arguments, RunContext(options)))
 
 
 def main() -> None:

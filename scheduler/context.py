@@ -13,6 +13,16 @@ from scheduler.plan import DEFAULT_WORKER_NEED
 
 
 @dataclass(frozen=True)
+class ProfileOptions:
+    """What the command line says about a profile."""
+
+    threads: int = 1
+    batch_size: int | None = None  #: samples of a pass; default: a micro-batch of the job
+    steps: int = 10
+    rows: int = 40
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """What the command line says about where and how a job runs. The defaults serve a plain `python script.py`."""
 
@@ -31,6 +41,7 @@ class RunOptions:
     principal: str = "mesograd"
     principal_secret: str | None = None
     verbose: bool = False
+    profile: ProfileOptions | None = None  #: instead of running the job, look at a step of it
 
 
 @dataclass

@@ -37,6 +37,7 @@ from scheduler.local import agent_size, first_complaint, host_size
 from scheduler.master import LocalMaster, RemoteMaster, address_towards, leading_master, parse_master
 from scheduler.outcome import EXIT_FAILED, EXIT_USAGE, JobFailed, JobResult, Outcome, UsageError
 from scheduler.plan import DEFAULT_SERVER_NEED, JobPlan
+from scheduler.profile import profile_step
 from scheduler.progress import BarProgress, LineProgress
 from scheduler.report import Reporter, Reports
 from scheduler.resources import Need
@@ -84,6 +85,9 @@ class Job:
         if options.precision:
             spec = replace(spec, precision=options.precision)
         spec.check()
+        if options.profile is not None:
+            print(profile_step(spec, options.profile), flush=True)
+            return Outcome()
         if options.resume and not self._checkpoint_url:
             raise UsageError("--resume needs checkpoints: call job.checkpoint(directory, trigger) in the script")
         master = parse_master(options.master)

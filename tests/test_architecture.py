@@ -1,6 +1,7 @@
 """Imports run one way (docs/architecture.md, "Rooms"), and files keep to one concept."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ ALLOWED = {
     "scheduler": {"proto", "compute"},
 }
 # Where a training script builds its job, and where the script's mistakes are told.
-SCHEDULER_FILES_THAT_KNOW_COMPUTE = {"evaluation_job.py", "job.py", "run.py", "shipping.py"}
+SCHEDULER_FILES_THAT_KNOW_COMPUTE = {"evaluation_job.py", "job.py", "profile.py", "run.py", "shipping.py"}
 DEPENDENCIES = {
     "compute": {"PIL", "fsspec", "google", "numpy", "pyarrow", "scipy"},
     "proto": {"addict", "google", "google_crc32c", "http_parser", "kazoo", "pymesos"},
@@ -84,3 +85,14 @@ def test_nothing_is_unpickled_but_the_job() -> None:
         if any(name.split(".")[0] in {"pickle", "cloudpickle", "dill", "marshal", "shelve"} for name in imports(path))
     }
     assert loads == {"executor/job.py", "scheduler/shipping.py"}
+
+
+def test_compute_loads_nothing_that_it_may_not_need() -> None:
+    """The driver, every server and every worker import it: large libraries wait until a reader or a layer asks."""
+    code = (
+        "import sys, compute; "
+        "print({m.split('.')[0] for m in sys.modules} & {'scipy', 'pyarrow', 'PIL', 'fsspec', 'grpc', 'torch'})"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "set()"

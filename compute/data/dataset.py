@@ -116,10 +116,11 @@ class Dataset:
         Raises:
             InputError: a file is damaged, a transform does not keep its promise, or there is a NaN or an infinity.
         """
+        # First: what is wrong with the specs is better told before what is wrong with the arrays.
+        specs, target_specs = self.input_specs, self.target_specs
         x, target = self.transformed(indices, key)
-        # In this order: what is wrong with the specs is better told before what is wrong with the arrays.
-        inputs = self._tensors(x, self.input_specs, "samples", indices)
-        targets = self._tensors(target, self.target_specs, "targets", indices)
+        inputs = self._tensors(x, specs, "samples", indices)
+        targets = self._tensors(target, target_specs, "targets", indices)
         return (inputs[0] if len(inputs) == 1 else inputs), (targets[0] if len(targets) == 1 else targets)
 
     def transformed(self, indices: Indices, key: Key, place: str = "") -> tuple[Tensors, Tensors]:
@@ -155,9 +156,10 @@ class Dataset:
             if array.dtype.kind == "f":
                 raise InputError(f"the transforms promise int64 {what} but make {array.dtype}; mend output_specs")
             return np.ascontiguousarray(array, dtype=np.int64)
-        tensor = np.ascontiguousarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):  # found below
+            tensor = np.ascontiguousarray(array, dtype=np.float32)
         # The sum of finite numbers is rarely not finite, and quicker to have than a look at each.
-        if array.dtype.kind == "f" and not np.isfinite(tensor.sum()):
+        if array.dtype.kind == "f" and not _sum_is_finite(tensor):
             bad = np.flatnonzero(~np.isfinite(tensor).reshape(len(tensor), -1).all(axis=1))
             if len(bad):
                 where = self.source.describe(int(indices[bad[0]]))
@@ -192,3 +194,8 @@ class Dataset:
         """
         known = None if lengths is None else np.asarray(lengths)
         return Dataset(BucketSource(self.source, bucket, known), self.transforms)
+
+
+def _sum_is_finite(tensor: NDArray[Any]) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(tensor.sum()))

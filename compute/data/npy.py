@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import math
+import operator
+import re
 import struct
 import zipfile
 import zlib
@@ -25,6 +28,9 @@ from compute.errors import InputError
 _HEADER_BYTES = 1 << 16
 _LOCAL_HEADER = struct.Struct("<26xHH")  # a zip member's: lengths of name and extra field (APPNOTE 4.3.7)
 _CHECKED_AT_ONCE = 1 << 16
+_MAGIC = b"\x93NUMPY"
+_LENGTH_BYTES = {b"\x01": 2, b"\x02": 4, b"\x03": 4}  # of the header's length, by version
+_NUMBERS = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1)")
 
 Names = files.PathLike | tuple[files.PathLike, ...]
 
@@ -55,27 +61,12 @@ def stored_array(file: files.File, begin: int = 0, end: int | None = None, name:
     """
     name = name or file.name
     end = file.size if end is None else end
-    head = io.BytesIO(file.read(begin, min(_HEADER_BYTES, end - begin)))
-    try:
-        version = np.lib.format.read_magic(head)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
-        else:
-            raise InputError(f"{name} is of .npy version {version}; write it again with np.save")
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split())
-        raise InputError(f"{name} is no .npy file or a damaged one ({reason}); write it again with np.save") from None
-    if dtype.kind not in "fiub":
-        raise InputError(f"{name} holds {dtype}, not numbers; write an array of numbers")
+    shape, fortran, dtype, header_bytes = _header(file.read(begin, min(_HEADER_BYTES, end - begin)), name)
     if not shape:
         raise InputError(f"{name} holds a single number; an array (n, ...) is needed")
     if fortran and len(shape) > 1:
         raise InputError(f"{name} is stored column by column; write it with np.save(name, np.ascontiguousarray(array))")
-    data = begin + head.tell()
+    data = begin + header_bytes
     size = dtype.itemsize * math.prod(shape[1:])
     if size == 0:
         raise InputError(f"{name} holds an array of shape {shape}, whose samples are empty")
@@ -84,6 +75,30 @@ def stored_array(file: files.File, begin: int = 0, end: int | None = None, name:
         where = f", it ends in record {(end - data) // size}" if what == "cut short" else ""
         raise InputError(f"{name} is {what}: {end - data} bytes for an array {shape} of {dtype}{where}; {files.REMEDY}")
     return StoredArray(name, dtype, tuple(shape[1:]), Records(file, data, size, shape[0]))
+
+
+def _header(head: bytes, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether column by column, type, and size of the header: of a file that begins with `head` (NEP 1).
+
+    numpy's own parser is for files that are whole: on damaged ones it raises whatever its tokenizer does.
+    """
+    size = _LENGTH_BYTES.get(head[6:7], 0)
+    length = int.from_bytes(head[8 : 8 + size], "little")
+    text = head[8 + size : 8 + size + length]
+    if not head.startswith(_MAGIC) or not size or len(text) < length:
+        raise InputError(f"{name} is no .npy file or a damaged one; write it again with np.save")
+    try:
+        fields = ast.literal_eval(text.decode().strip())
+        descr, fortran, shape = (fields[key] for key in ("descr", "fortran_order", "shape"))
+        sizes = tuple(operator.index(number) for number in shape)
+        if min(sizes, default=0) < 0 or not isinstance(fortran, bool):
+            raise ValueError(f"shape {sizes}")
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name} has a damaged header ({reason}); write it again with np.save") from None
+    if not isinstance(descr, str) or not _NUMBERS.fullmatch(descr):
+        raise InputError(f"{name} holds {descr}, not numbers; write an array of numbers")
+    return sizes, fortran, np.dtype(descr), 8 + size + length
 
 
 class _MemoryFile(files.File):

@@ -15,7 +15,8 @@ from compute.data.vocabulary import Vocabulary
 from compute.errors import InputError
 
 # A sentence ends at . ! ? (with closing quotes or brackets) before white space and something that may begin one.
-_SENTENCE_END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=["'(\[]*[^\W\da-z_]|["'(\[]*\d)""")
+_SENTENCE_END = re.compile(r"""([.!?]["')\]]*)\s+(?=["'(\[]*(?:[^\W\da-z_]|\d))""")
+_BLANK_LINE = re.compile(r"\n\s*\n")
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -24,7 +25,13 @@ def sentence_split(text: str) -> list[str]:
 
     Blank lines end one, too. Abbreviations such as "Dr. Smith" are cut; use a trained splitter where that matters.
     """
-    parts = [part for paragraph in re.split(r"\n\s*\n", text) for part in _SENTENCE_END.split(paragraph)]
+    parts = []
+    for paragraph in _BLANK_LINE.split(text):
+        begin = 0
+        for found in _SENTENCE_END.finditer(paragraph):
+            parts.append(paragraph[begin : found.end(1)])
+            begin = found.end()
+        parts.append(paragraph[begin:])
     return [" ".join(part.split()) for part in parts if part.strip()]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ctypes import c_char, c_float, c_int, c_int64, c_void_p
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from compute import nn
 from compute.engines import dnnl
 from compute.engines.backend import ELEMENTWISE_OPERATIONS, Backend, Pooling, strides_of
+from compute.engines.call import Call as PreparedCall
+from compute.engines.call import Record
 from compute.engines.libraries import load_openmp
 from compute.engines.staged import Call
 from compute.errors import InputError
@@ -82,7 +83,8 @@ class OnednnBackend(Backend):
     def gemm(self, a: Array, b: Array, c: Array, accumulate: bool = False) -> Call:
         self._keep(a, b, c)
         (trans_a, lda), (trans_b, ldb) = strides_of(a), strides_of(b)
-        call = partial(
+        flops = 2.0 * c.size * a.shape[1]
+        call = PreparedCall(
             self._api.lib.dnnl_sgemm,
             c_char(b"T" if trans_a else b"N"),
             c_char(b"T" if trans_b else b"N"),
@@ -96,7 +98,8 @@ class OnednnBackend(Backend):
             c_void_p(c.ctypes.data),
             c_int64(c.strides[0] // 4 if len(c) > 1 else c.shape[1]),
         )
-        return self._sized(2.0 * c.size * a.shape[1], lambda: call)
+        call.record = Record("sgemm", "", flops, a.nbytes + b.nbytes + c.nbytes)
+        return self._sized(flops, lambda: call)
 
     def transpose(self, source: Array, target: Array) -> Call:
         rows, columns = target.shape

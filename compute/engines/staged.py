@@ -296,6 +296,12 @@ class StagedPlan(Plan):
                 for name, part in self._partial_gradients[node.index].items():
                     self.emit(numpy_call(np.add, whole[name], part, out=whole[name]))
 
+    def watch(self, wrap: Callable[[Emitted], Call] | None) -> None:
+        """Has every call replaced by what `wrap` makes of it, for profiles; None undoes it."""
+        chosen = wrap or (lambda emitted: emitted.call)
+        self._forward = [chosen(emitted) for emitted in self.forward_calls]
+        self._backward = [chosen(emitted) for emitted in self.backward_calls]
+
     def forward(self, inputs: Arrays, key: Key, training: bool, share: float) -> Arrays:
         self.engine.prepare()
         self.current.key, self.current.training, self.current.share = key, training, share

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from compute.errors import InputError
 from compute.metrics.metric import Array, Metric, Sums, labelled, like_output, ratio, single, whole
-from compute.nn.criterion import check_labels
+from compute.nn.criterion.labels import check_labels
 from compute.spec import Arrays, Specs
 
 

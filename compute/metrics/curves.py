@@ -2,8 +2,8 @@
 
 Exact areas need all scores sorted, which cannot be added up over blocks of samples. Histograms can, so scores are
 counted in bins, and what is lost is the order within a bin: `bounds` gives the least and the largest value over all
-such orders, and the result is their mean. The bins are equal steps of the logit log(p / (1 - p)), which are as
-fine near 0 and 1, where trained networks put their scores, as in between.
+such orders, and the result is that of an average one. The bins are equal steps of the logit log(p / (1 - p)), which
+are as fine near 0 and 1, where trained networks put their scores, as in between.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import numpy as np
 
 from compute.errors import InputError
 from compute.metrics.metric import Array, Metric, Sums, labelled, like_output, single, whole
-from compute.nn.criterion import check_labels
-from compute.nn.criterion.base import number
+from compute.nn.criterion.checks import number
+from compute.nn.criterion.labels import check_labels
 from compute.spec import Arrays, Specs
 
 Scores = Literal["probability", "log_probability", "logit"]
+
+Order = Literal["first", "average", "last"]
+"""How the positives of a bin lie among its negatives."""
 
 _LIMIT = 17.0
 """The logit of the largest float32 below 1 is 16.6."""
@@ -41,26 +44,25 @@ class _Binned(Metric):
 
     def bounds(self, sums: Sums) -> tuple[float, float]:
         """The least and the largest value that any order within the bins would give; NaN where it is not defined."""
-        if sums[-1]:
-            return float("nan"), float("nan")
-        found = [
-            self.area(positives[::-1], negatives[::-1])
+        return self._mean(sums, "last"), self._mean(sums, "first")
+
+    def result(self, sums: Sums) -> float:
+        return self._mean(sums, "average")
+
+    def _mean(self, sums: Sums, order: Order) -> float:
+        """The mean area of the curves that have samples."""
+        areas = [
+            self.area(positives[::-1], negatives[::-1], order)
             for positives, negatives in sums[:-1].reshape(self.curves, 2, self.bins)
             if positives.any() and (negatives.any() or not self.needs_negatives)
         ]
-        if not found:
-            return float("nan"), float("nan")
-        least, largest = np.mean(found, axis=0)
-        return float(least), float(largest)
-
-    def result(self, sums: Sums) -> float:
-        return float(sum(self.bounds(sums)) / 2.0)
+        return float(np.mean(areas)) if areas and not sums[-1] else float("nan")
 
     needs_negatives = False
 
     @abstractmethod
-    def area(self, positives: Sums, negatives: Sums) -> tuple[float, float]:
-        """Least and largest area of a curve, from counts by bin, the highest scores first."""
+    def area(self, positives: Sums, negatives: Sums, order: Order) -> float:
+        """The area of a curve, from counts by bin, the highest scores first, and how positives lie in their bin."""
 
     def histogram(self, scores: Array, positive: Array, curve: Array | int = 0) -> Sums:
         """The sums of some scores, each in one curve."""
@@ -119,11 +121,9 @@ class ROCAUC(_TwoClasses):
 
     needs_negatives = True
 
-    def area(self, positives: Sums, negatives: Sums) -> tuple[float, float]:
-        below = negatives.sum() - np.cumsum(negatives)
-        pairs = positives.sum() * negatives.sum()
-        least = float((positives * below).sum())
-        return least / pairs, (least + float((positives * negatives).sum())) / pairs
+    def area(self, positives: Sums, negatives: Sums, order: Order) -> float:
+        below = negatives.sum() - np.cumsum(negatives) + negatives * {"last": 0.0, "average": 0.5, "first": 1.0}[order]
+        return float((positives * below).sum() / (positives.sum() * negatives.sum()))
 
 
 class PrecisionRecallAUC(_TwoClasses):
@@ -135,8 +135,8 @@ class PrecisionRecallAUC(_TwoClasses):
     Source: Davis and Goadrich, 2006; BigDL PrecisionRecallAUC.
     """
 
-    def area(self, positives: Sums, negatives: Sums) -> tuple[float, float]:
-        return _precision(positives, negatives, True, False), _precision(positives, negatives, True, True)
+    def area(self, positives: Sums, negatives: Sums, order: Order) -> float:
+        return _precision(positives, negatives, True, order)
 
 
 class MeanAveragePrecision(_Binned):
@@ -147,7 +147,8 @@ class MeanAveragePrecision(_Binned):
     Args:
         classes: number of classes.
         scores: what the outputs are; logits of a softmax cannot be compared between samples, those of a sigmoid can.
-        bins: for each class; by default as many as make the sums 64 kB, from 8 to 2048. See `bounds` for the error.
+        bins: for each class; by default as many as make the sums 64 kB, but from 64 to 2048. The sums of each block of
+            the validation take 16 * classes * bins bytes, so with more than 256 classes say yourself.
 
     Source: BigDL MeanAveragePrecision, over all samples.
     """
@@ -156,7 +157,12 @@ class MeanAveragePrecision(_Binned):
         self, classes: int, scores: Scores = "log_probability", bins: int | None = None, limit: float = _LIMIT
     ) -> None:
         self.classes = whole("MeanAveragePrecision", "classes", classes, 1)
-        super().__init__(classes, scores, min(2048, max(8, 4096 // classes)) if bins is None else bins, limit)
+        if bins is None and classes > 256:
+            raise InputError(
+                f"MeanAveragePrecision: {classes} classes need much memory, 16 * {classes} * bins bytes for each block "
+                "of the validation; if you have it, say bins=64 or more"
+            )
+        super().__init__(classes, scores, min(2048, max(64, 4096 // classes)) if bins is None else bins, limit)
 
     def check(self, outputs: Specs, targets: Specs) -> None:
         single(self.name, outputs, targets)
@@ -171,8 +177,8 @@ class MeanAveragePrecision(_Binned):
         curve = np.broadcast_to(classes, scores.shape)
         return self.histogram(scores.reshape(-1), (label == classes).reshape(-1), curve.reshape(-1))
 
-    def area(self, positives: Sums, negatives: Sums) -> tuple[float, float]:
-        return _precision(positives, negatives, False, False), _precision(positives, negatives, False, True)
+    def area(self, positives: Sums, negatives: Sums, order: Order) -> float:
+        return _precision(positives, negatives, False, order)
 
 
 def _logits(values: Sums, scores: Scores) -> Sums:
@@ -183,23 +189,31 @@ def _logits(values: Sums, scores: Scores) -> Sums:
     return values
 
 
-def _precision(positives: Sums, negatives: Sums, trapezoid: bool, positives_first: bool) -> float:
+def _precision(positives: Sums, negatives: Sums, trapezoid: bool, order: Order) -> float:
     """Mean over the positives of the precision at each, or with `trapezoid` of the mean of those before and at it.
 
-    Counts by bin, the highest scores first; within a bin positives come first or last. With t true and f false
-    positives before a bin of p, the sum of (t + j) / (t + j + f) for j = 1..p is
-    p - f (psi(t + f + p + 1) - psi(t + f + 1)), psi being the digamma function.
+    Counts by bin, the highest scores first. Within a bin with t true and f false positives before it, p positives and
+    n negatives, the j-th positive has f + n false ones before it if positives come last, f if they come first, and
+    f + n j / (p + 1) on average of all orders, which makes the precision (t + j) / (t + f + b j), b = 1 + n / (p + 1).
     """
+    has = positives > 0
+    p, n = positives[has], negatives[has]
+    true = (np.cumsum(positives) - positives)[has]
+    false = (np.cumsum(negatives) - negatives)[has]
+    if order == "last":
+        false = false + n
+    slope = 1.0 + n / (p + 1.0) if order == "average" else np.ones_like(p)
+    sums = _ratios(true, (true + false) / slope, p) / slope
+    if trapezoid:
+        nothing = (true + false == 0) & (slope == 1)  # before the first sample precision is 1
+        before = _ratios(true - 1.0, np.where(nothing, 0.0, true + false - 1.0) / slope, p) / slope
+        sums = (sums + np.where(nothing, p, before)) / 2.0
+    return float(sums.sum() / p.sum())
+
+
+def _ratios(a: Sums, c: Sums, count: Sums) -> Sums:
+    """The sum of (a + j) / (c + j) for j = 1..count: count - (c - a) (psi(c + count + 1) - psi(c + 1)), psi being the
+    digamma function."""
     from scipy.special import digamma  # here, since it takes longer to load than all of compute
 
-    has = positives > 0
-    p = positives[has]
-    true = (np.cumsum(positives) - positives)[has]
-    false = (np.cumsum(negatives) - (negatives if positives_first else 0.0))[has]
-    total = true + false
-    sums = p - false * (digamma(total + p + 1.0) - digamma(total + 1.0))
-    if trapezoid:
-        begun = np.maximum(total, 1.0)  # before the first sample precision is 1, and false is 0
-        before = p - false * (digamma(begun + p) - digamma(begun))
-        sums = (sums + before) / 2.0
-    return float(sums.sum() / p.sum())
+    return np.asarray(count - (c - a) * (digamma(c + count + 1.0) - digamma(c + 1.0)))

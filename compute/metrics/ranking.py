@@ -9,18 +9,12 @@ from numpy.typing import NDArray
 
 from compute.errors import InputError
 from compute.metrics.metric import Array, Metric, Sums, ratio, single, whole
-from compute.nn.criterion import check_labels
+from compute.nn.criterion.labels import check_labels
 from compute.spec import Arrays, Specs
 
 
 class _Ranking(Metric):
-    """Groups of one positive item and `negatives` others; the mean over groups of what the positive's rank is worth.
-
-    A group is a sample, with outputs (n, negatives + 1) and as targets int64 (n,), which item is the positive, or
-    (n, negatives + 1), 1 at it and 0 elsewhere; or a group is negatives + 1 samples in a row, with outputs (n,) or
-    (n, 1), and targets 1 at the positive and 0 elsewhere: then the validation's batch size and number of samples must
-    be multiples of negatives + 1. The rank is 1 plus the number of others with a larger output; NaN comes first.
-    """
+    """Groups of one positive item and `negatives` others, as HitRatio says; the mean of what its rank is worth."""
 
     def __init__(self, k: int, negatives: int) -> None:
         self.k = whole(type(self).__name__, "k", k, 1)
@@ -73,9 +67,14 @@ class _Ranking(Metric):
 
 
 class HitRatio(_Ranking):
-    """Share of groups whose positive item is among the first k. Sums: hits, groups.
+    """Share of groups of one positive item and `negatives` others in which the positive is among the first k.
 
-    How samples make groups:
+    A group is a sample, with outputs (n, negatives + 1) and as targets int64 (n,), which item is the positive, or
+    (n, negatives + 1), 1 at it and 0 elsewhere. Or a group is negatives + 1 samples in a row, with outputs (n,) or
+    (n, 1), and targets 1 at the positive and 0 elsewhere; then the validation's batch size and number of samples must
+    be multiples of negatives + 1. The rank is 1 plus the number of others with a larger output; NaN comes first.
+
+    Sums: hits, groups. Source: He et al., Neural collaborative filtering, 2017; BigDL HitRatio.
     """
 
     def __init__(self, k: int = 10, negatives: int = 100) -> None:
@@ -88,7 +87,7 @@ class HitRatio(_Ranking):
 class NDCG(_Ranking):
     """Normalized discounted cumulative gain: log 2 / log(rank + 1) if the positive item is among the first k, else 0.
 
-    Sums: the gains, groups. How samples make groups:
+    Groups are those of HitRatio. Sums: the gains, groups. Source: as HitRatio; BigDL NDCG.
     """
 
     def __init__(self, k: int = 10, negatives: int = 100) -> None:
@@ -96,7 +95,3 @@ class NDCG(_Ranking):
 
     def worth(self, ranks: NDArray[np.int64]) -> Sums:
         return np.where(ranks <= self.k, np.log(2.0) / np.log(ranks + 1.0), 0.0)
-
-
-for _metric in (HitRatio, NDCG):
-    _metric.__doc__ = f"{_metric.__doc__}{(_Ranking.__doc__ or '').split(chr(10), 1)[1].strip()}\n"

@@ -11,7 +11,7 @@ from compute.errors import InputError
 from compute.nn.axis_map import AxisMapped
 from compute.nn.container import join
 from compute.nn.layer import Array, Arrayed, LayerContext
-from compute.nn.module import Activity, Builder
+from compute.nn.module import Activity, Builder, Module
 from compute.nn.reshape import Flatten
 from compute.nn.spatial import Spatial
 from compute.spec import Shape
@@ -86,17 +86,12 @@ class AdaptiveMaxPool(AdaptivePool):
         return grad
 
 
-class GlobalPool(Spatial):
+class GlobalPool(Module):
     """Base of global pooling: (channels, *size) to (channels,)."""
 
     pool: ClassVar[type[AdaptivePool]]
 
-    def output_shape(self, input_shape: Shape) -> Shape:
-        self.check(input_shape)
-        return input_shape[:1]
-
     def build(self, builder: Builder, sources: Activity, path: str) -> Activity:
-        path = path or self.kind.lower()
         pooled = builder.add(self.pool(1), sources, join(path, "pool"))
         return builder.add(Flatten(), pooled, join(path, "flatten"))
 
@@ -144,40 +139,34 @@ class AdaptiveMaxPool3d(AdaptiveMaxPool):
 class GlobalAvgPool1d(GlobalPool):
     """Mean of each channel: (channels, length) to (channels,); AdaptiveAvgPool1d(1), Flatten."""
 
-    rank: ClassVar[int] = 1
     pool = AdaptiveAvgPool1d
 
 
 class GlobalAvgPool2d(GlobalPool):
     """Mean of each channel: (channels, height, width) to (channels,); AdaptiveAvgPool2d(1), Flatten."""
 
-    rank: ClassVar[int] = 2
     pool = AdaptiveAvgPool2d
 
 
 class GlobalAvgPool3d(GlobalPool):
     """Mean of each channel: (channels, depth, height, width) to (channels,); AdaptiveAvgPool3d(1), Flatten."""
 
-    rank: ClassVar[int] = 3
     pool = AdaptiveAvgPool3d
 
 
 class GlobalMaxPool1d(GlobalPool):
     """Maximum of each channel: (channels, length) to (channels,); AdaptiveMaxPool1d(1), Flatten."""
 
-    rank: ClassVar[int] = 1
     pool = AdaptiveMaxPool1d
 
 
 class GlobalMaxPool2d(GlobalPool):
     """Maximum of each channel: (channels, height, width) to (channels,); AdaptiveMaxPool2d(1), Flatten."""
 
-    rank: ClassVar[int] = 2
     pool = AdaptiveMaxPool2d
 
 
 class GlobalMaxPool3d(GlobalPool):
     """Maximum of each channel: (channels, depth, height, width) to (channels,); AdaptiveMaxPool3d(1), Flatten."""
 
-    rank: ClassVar[int] = 3
     pool = AdaptiveMaxPool3d

@@ -15,8 +15,8 @@ from compute.nn.spatial import Spatial
 from compute.spec import Shape
 
 
-class BatchNorm(Spatial):
-    """Base of BatchNorm1d, BatchNorm2d and BatchNorm3d."""
+class ChannelNorm(Spatial):
+    """Base of batch and instance normalization: learnt factors, and running statistics per channel."""
 
     def __init__(
         self,
@@ -43,61 +43,86 @@ class BatchNorm(Spatial):
         return input_shape
 
     def parameters(self, input_shape: Shape) -> list[Parameter]:
-        return norm_parameters(self, self.num_features)
+        shape, found = (self.num_features,), []
+        if self.affine:
+            found.append(Parameter("weight", shape, self.weight_init))
+            found.append(Parameter("bias", shape, self.bias_init))
+        if self.track_running_stats:
+            found.append(Parameter("running_mean", shape, Zeros(), "statistic", self.momentum))
+            found.append(Parameter("running_var", shape, Ones(), "statistic", self.momentum))
+        return found
 
     def uses_batch_statistics(self, training: bool) -> bool:
         """Whether a pass normalizes by the micro-batch's own mean and variance; else by the running ones."""
         return (training and not self.frozen) or not self.track_running_stats
 
+    def running_inverse(self, parameters: Arrayed) -> Array:
+        """1 / sqrt(running_var + eps), float32 (num_features, 1)."""
+        variance = parameters["running_var"].astype(np.float64)
+        inverse: Array = (1.0 / np.sqrt(variance + self.eps)).astype(np.float32)
+        return inverse[:, None]
+
+    def scaled(self, normalized: Array, parameters: Arrayed) -> Array:
+        """normalized (n, num_features, elements) * weight + bias."""
+        if not self.affine:
+            return normalized
+        y: Array = normalized * parameters["weight"][:, None]
+        y += parameters["bias"][:, None]
+        return y
+
+    def scaled_backward(self, grad: Array, normalized: Array, parameters: Arrayed, gradients: Arrayed) -> Array:
+        """The gradient for what `scaled` takes, given that for what it gives; adds those of weight and bias."""
+        if not self.affine:
+            return grad
+        gradients["weight"] += channel_sums64(grad * normalized).astype(np.float32)
+        gradients["bias"] += channel_sums64(grad).astype(np.float32)
+        scaled: Array = grad * parameters["weight"][:, None]
+        return scaled
+
+
+class BatchNorm(ChannelNorm):
+    """Base of BatchNorm1d, BatchNorm2d and BatchNorm3d."""
+
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
         rows = x.reshape(len(x), self.num_features, -1)
         if self.uses_batch_statistics(context.training):
-            count = len(x) * rows.shape[2]
-            mean = _sums(rows) / count
-            rounded = mean.astype(np.float32)[:, None]
-            normalized: Array = rows - rounded
-            # What is left of the mean, which float32 cannot hold, is taken into account for the variance.
-            rest = _sums(normalized) / count
-            variance = np.maximum(_sums(normalized * normalized) / count - rest * rest, 0.0)
-            inverse = (1.0 / np.sqrt(variance + self.eps)).astype(np.float32)[:, None]
-            normalized -= rest.astype(np.float32)[:, None]
-            normalized *= inverse
-            if context.training and context.statistics:
-                unbiased = variance * (count / max(count - 1, 1))
-                context.statistics["running_mean"][...] = context.share * (rounded[:, 0] + rest)
-                context.statistics["running_var"][...] = context.share * unbiased
+            normalized, inverse = self._normalized(rows, context)
         else:
-            variance = parameters["running_var"].astype(np.float64)
-            inverse = (1.0 / np.sqrt(variance + self.eps)).astype(np.float32)[:, None]
+            inverse = self.running_inverse(parameters)
             normalized = rows - parameters["running_mean"][:, None]
             normalized *= inverse
         context.saved["normalized"], context.saved["inverse"] = normalized, inverse
-        if not self.affine:
-            return normalized.reshape(x.shape)
-        y: Array = normalized * parameters["weight"][:, None]
-        y += parameters["bias"][:, None]
-        return y.reshape(x.shape)
+        return self.scaled(normalized, parameters).reshape(x.shape)
+
+    def _normalized(self, rows: Array, context: LayerContext) -> tuple[Array, Array]:
+        """Rows normalized by their own statistics, which are noted, and 1 / sqrt(variance + eps)."""
+        count = len(rows) * rows.shape[2]
+        rounded = (channel_sums64(rows) / count).astype(np.float32)
+        normalized: Array = rows - rounded[:, None]
+        # What is left of the mean, which float32 cannot hold, is taken into account for the variance.
+        rest = channel_sums64(normalized) / count
+        variance = np.maximum(channel_sums64(normalized * normalized) / count - rest * rest, 0.0)
+        inverse = (1.0 / np.sqrt(variance + self.eps)).astype(np.float32)[:, None]
+        normalized -= rest.astype(np.float32)[:, None]
+        normalized *= inverse
+        if context.training and context.statistics:
+            context.statistics["running_mean"][...] = context.share * (rounded + rest)
+            context.statistics["running_var"][...] = context.share * variance * (count / max(count - 1, 1))
+        return normalized, inverse
 
     def backward(
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
         normalized, inverse = context.saved["normalized"], context.saved["inverse"]
-        grad = grad_y.reshape(normalized.shape)
-        batch_statistics = self.uses_batch_statistics(context.training)
-        if batch_statistics or self.affine:
-            sums, products = _sums(grad), _sums(grad * normalized)
-        if self.affine:
-            gradients["weight"] += products.astype(np.float32)
-            gradients["bias"] += sums.astype(np.float32)
-        scale = inverse * parameters["weight"][:, None] if self.affine else inverse
-        if not batch_statistics:
-            scaled: Array = grad * scale
-            return scaled.reshape(x.shape)
+        grad = self.scaled_backward(grad_y.reshape(normalized.shape), normalized, parameters, gradients)
+        if not self.uses_batch_statistics(context.training):
+            grad_x: Array = grad * inverse
+            return grad_x.reshape(x.shape)
         count = len(x) * normalized.shape[2]
-        grad_x: Array = normalized * (-products / count).astype(np.float32)[:, None]
+        grad_x = normalized * (-channel_sums64(grad * normalized) / count).astype(np.float32)[:, None]
         grad_x += grad
-        grad_x -= (sums / count).astype(np.float32)[:, None]
-        grad_x *= scale
+        grad_x -= (channel_sums64(grad) / count).astype(np.float32)[:, None]
+        grad_x *= inverse
         return grad_x.reshape(x.shape)
 
 
@@ -110,19 +135,7 @@ def checked(kind: str, eps: float, momentum: float) -> tuple[float, float]:
     return float(eps), float(momentum)
 
 
-def norm_parameters(layer: BatchNorm, channels: int) -> list[Parameter]:
-    """weight and bias of an affine layer, running_mean and running_var of one that tracks them; each (channels,)."""
-    found = []
-    if layer.affine:
-        found.append(Parameter("weight", (channels,), layer.weight_init))
-        found.append(Parameter("bias", (channels,), layer.bias_init))
-    if layer.track_running_stats:
-        found.append(Parameter("running_mean", (channels,), Zeros(), "statistic", layer.momentum))
-        found.append(Parameter("running_var", (channels,), Ones(), "statistic", layer.momentum))
-    return found
-
-
-def _sums(rows: Array) -> NDArray[np.float64]:
+def channel_sums64(rows: Array) -> NDArray[np.float64]:
     """Sums of (n, C, elements) per channel, float64 (C,): pairwise within a sample, in float64 over samples."""
     sums: NDArray[np.float64] = rows.sum(axis=2).sum(axis=0, dtype=np.float64)
     return sums

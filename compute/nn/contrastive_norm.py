@@ -128,7 +128,10 @@ class SpatialDivisiveNormalization(NeighbourhoodNorm):
 
 
 class SpatialContrastiveNormalization(Module):
-    """SpatialSubtractiveNormalization and then SpatialDivisiveNormalization, with the same kernel."""
+    """SpatialSubtractiveNormalization, then SpatialDivisiveNormalization, with one kernel.
+
+    For (channels, height, width) samples.
+    """
 
     def __init__(
         self,

@@ -27,14 +27,27 @@ def quantized(p: float) -> tuple[int, int]:
     return min(max(round(p * 65536), 1), 65535), 65536
 
 
-def keep_mask(stream: Stream, count: int, p: float) -> NDArray[np.bool_]:
+_DRAWN_AT_ONCE = 1 << 16
+"""Few enough that the words stay in the processor's cache; a multiple of the words in 64 bits."""
+
+
+def keep_mask(stream: Stream, count: int, p: float, out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """bool (count,): False with probability p, which `quantized` rounds to the nearest 1/65536.
 
     Raw random words are compared to a threshold: four to eight elements from each 64-bit word of Philox.
+
+    Args:
+        out: C-contiguous, of `count` elements in any shape; is written to and returned where it is given.
     """
     threshold, levels = quantized(p)
-    words = stream.words8(count) if levels == 256 else stream.words16(count)
-    return words >= words.dtype.type(threshold)
+    draw = stream.words8 if levels == 256 else stream.words16
+    mask = np.empty(count, dtype=bool) if out is None else out
+    flat = mask.reshape(-1)
+    for start in range(0, count, _DRAWN_AT_ONCE):
+        part = flat[start : start + _DRAWN_AT_ONCE]
+        words = draw(len(part))
+        np.greater_equal(words, words.dtype.type(threshold), out=part)
+    return mask
 
 
 def keep_scale(p: float) -> np.float32:
@@ -59,7 +72,7 @@ class Dropout(UnaryLayer):
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
         if not context.training or self.p == 0:
             return x
-        context.saved["mask"] = keep_mask(context.stream(), x.size, self.p).reshape(x.shape)
+        context.saved["mask"] = keep_mask(context.stream(), x.size, self.p, np.empty(x.shape, dtype=bool))
         return self._masked(x, context)
 
     def backward(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse as scipy_sparse
 
 from compute.errors import InputError
 from compute.nn.init import Initializer
@@ -206,6 +205,8 @@ class EmbeddingBag(Layer):
 
 def add_rows(target: Array, ids: Ids, rows: Array, skip: int | None = None) -> None:
     """target[ids[i]] += rows[i] for each i in order, but where ids[i] is `skip`. Touches no other rows of target."""
+    from scipy import sparse as scipy_sparse  # here, since it costs every process time and memory
+
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))

@@ -6,7 +6,7 @@ import math
 from typing import ClassVar
 
 from compute.errors import InputError
-from compute.nn.batch_norm import BatchNorm
+from compute.nn.batch_norm import ChannelNorm
 from compute.nn.conv import channel_sums
 from compute.nn.init import Initializer, Ones, Zeros
 from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
@@ -59,15 +59,24 @@ class GroupNorm(UnaryLayer):
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
         standardized = standardize(x.reshape(len(x) * self.num_groups, -1), self.eps)
         context.saved["rows"], context.saved["inverse"] = standardized.rows, standardized.inverse
-        return scaled(standardized.rows.reshape(x.shape), parameters, self.affine)
+        if not self.affine:
+            return standardized.rows.reshape(x.shape)
+        y: Array = standardized.rows.reshape(len(x), self.num_channels, -1) * parameters["weight"][:, None]
+        y += parameters["bias"][:, None]
+        return y.reshape(x.shape)
 
     def backward(
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
-        return scaled_backward(grad_y, parameters, gradients, context, self.affine)
+        rows, grad = context.saved["rows"], grad_y
+        if self.affine:
+            gradients["weight"] += channel_sums(grad * rows.reshape(grad.shape))
+            gradients["bias"] += channel_sums(grad)
+            grad = grad.reshape(len(x), self.num_channels, -1) * parameters["weight"][:, None]
+        return standardize_backward(rows, context.saved["inverse"], grad.reshape(rows.shape)).reshape(x.shape)
 
 
-class InstanceNorm(BatchNorm):
+class InstanceNorm(ChannelNorm):
     """Base of InstanceNorm1d, InstanceNorm2d and InstanceNorm3d."""
 
     def __init__(
@@ -86,46 +95,31 @@ class InstanceNorm(BatchNorm):
         )
 
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
-        if not self.uses_batch_statistics(context.training):
-            return super().forward(x, parameters, context)
-        standardized = standardize(x.reshape(len(x) * self.num_features, -1), self.eps)
-        context.saved["rows"], context.saved["inverse"] = standardized.rows, standardized.inverse
-        if context.training and context.statistics:
-            count = standardized.rows.shape[1]
-            unbiased = standardized.variance * (count / max(count - 1, 1))
-            for name, value in (("running_mean", standardized.mean), ("running_var", unbiased)):
-                context.statistics[name][...] = context.share * value.reshape(len(x), -1).mean(axis=0)
-        return scaled(standardized.rows.reshape(x.shape), parameters, self.affine)
+        rows = x.reshape(len(x), self.num_features, -1)
+        if self.uses_batch_statistics(context.training):
+            standardized = standardize(rows.reshape(len(x) * self.num_features, -1), self.eps)
+            normalized, inverse = standardized.rows.reshape(rows.shape), standardized.inverse
+            if context.training and context.statistics:
+                unbiased = standardized.variance * (rows.shape[2] / max(rows.shape[2] - 1, 1))
+                for name, value in (("running_mean", standardized.mean), ("running_var", unbiased)):
+                    context.statistics[name][...] = context.share * value.reshape(len(x), -1).mean(axis=0)
+        else:
+            inverse = self.running_inverse(parameters)
+            normalized = rows - parameters["running_mean"][:, None]
+            normalized *= inverse
+        context.saved["normalized"], context.saved["inverse"] = normalized, inverse
+        return self.scaled(normalized, parameters).reshape(x.shape)
 
     def backward(
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
+        normalized, inverse = context.saved["normalized"], context.saved["inverse"]
+        grad = self.scaled_backward(grad_y.reshape(normalized.shape), normalized, parameters, gradients)
         if not self.uses_batch_statistics(context.training):
-            return super().backward(x, y, grad_y, parameters, gradients, context)
-        return scaled_backward(grad_y, parameters, gradients, context, self.affine)
-
-
-def scaled(x: Array, parameters: Arrayed, affine: bool) -> Array:
-    """x * weight + bias per channel of x (n, channels, ...)."""
-    if not affine:
-        return x
-    shape = (-1, *(1,) * (x.ndim - 2))
-    y: Array = x * parameters["weight"].reshape(shape)
-    y += parameters["bias"].reshape(shape)
-    return y
-
-
-def scaled_backward(
-    grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext, affine: bool
-) -> Array:
-    """The gradient for what was standardized to context.saved["rows"] and then scaled."""
-    rows = context.saved["rows"]
-    grad = grad_y
-    if affine:
-        gradients["weight"] += channel_sums(grad * rows.reshape(grad.shape))
-        gradients["bias"] += channel_sums(grad)
-        grad = grad * parameters["weight"].reshape(-1, *(1,) * (grad.ndim - 2))
-    return standardize_backward(rows, context.saved["inverse"], grad.reshape(rows.shape)).reshape(grad_y.shape)
+            grad_x: Array = grad * inverse
+            return grad_x.reshape(x.shape)
+        shape = (len(inverse), -1)
+        return standardize_backward(normalized.reshape(shape), inverse, grad.reshape(shape)).reshape(x.shape)
 
 
 _DOC = """ samples, per sample and channel, as in torch.nn.

@@ -141,11 +141,26 @@ class Module(Described):
         """Adds the module to a graph behind `sources`; returns its outputs. `path` is its name in the graph."""
         return builder.add(self, sources, path)
 
-    def __call__(self, *inputs: Any) -> Any:
-        """Wires the module behind nodes of an nn.Graph: `y = nn.ReLU()(x)`."""
-        from compute.nn.wiring import wire
+    def __call__(self, *inputs: Wire) -> Wire:
+        """Wires the module behind others in an nn.Graph: `y = nn.ReLU()(x)`.
 
-        return wire(self, inputs)
+        Raises:
+            InputError: there are no inputs, or they are no wires.
+        """
+        if not inputs or not all(isinstance(item, Wire) for item in inputs):
+            raise InputError(f"{self.kind} is called on the outputs of other modules or nn.Input(), not on arrays")
+        return Wire(self, tuple(inputs))
+
+
+class Wire(Described):
+    """The output of a module in a wired graph; made by nn.Input and by calling modules on other wires."""
+
+    def __init__(self, module: Module | None, sources: tuple[Wire, ...]) -> None:
+        self.module = module
+        self.sources = sources
+
+    def __repr__(self) -> str:
+        return f"the output of {self.module.name or self.module.kind}" if self.module else "an nn.Input"
 
 
 def positive(kind: str, **values: int) -> None:

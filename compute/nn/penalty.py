@@ -14,21 +14,16 @@ from compute.nn.layer import Array, Arrayed, LayerContext, UnaryLayer
 
 
 class Penalty(UnaryLayer):
-    """Base of penalties on values that flow through the model.
+    """Base of penalties on values that flow through the model: subclasses give the penalty's derivative.
 
-    Attributes:
-        l1, l2: factors of sum |x| and of sum x^2.
+    In the backward pass scale * derivative is added to the gradient, scale being 1 / samples of the step, as for the
+    samples' losses: so a penalty is per sample, whatever the batch. The loss that is reported is the criterion's
+    alone, without the penalty, as in BigDL, and as for regularizers of weights.
     """
 
-    def __init__(self, l1: float, l2: float, name: str | None) -> None:
-        super().__init__(name)
-        if not (0 <= l1 < math.inf and 0 <= l2 < math.inf):
-            raise InputError(f"{self.kind}: the factors must be numbers that are not negative, got {l1!r} and {l2!r}")
-        self.l1, self.l2 = float(l1), float(l2)
-
-    def factors(self, x: Array) -> tuple[float, float]:
-        """l1 and l2 for one batch's array."""
-        return self.l1, self.l2
+    def derivative(self, x: Array, scale: float) -> NDArray[Any]:
+        """The derivative of scale * penalty."""
+        raise NotImplementedError
 
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
         return x
@@ -36,40 +31,53 @@ class Penalty(UnaryLayer):
     def backward(
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
-        l1, l2 = self.factors(x)
-        scale = context.share / len(x)
-        grad_x: NDArray[Any] = grad_y
-        if l1:
-            grad_x = grad_x + np.float32(scale * l1) * np.sign(x)
-        if l2:
-            grad_x = grad_x + np.float32(scale * 2 * l2) * x
-        return grad_x
+        return np.asarray(grad_y + self.derivative(x, context.share / len(x)))
 
 
 class ActivityRegularization(Penalty):
     """y = x; penalizes each sample's activity by l1 * sum |x| + l2 * sum x^2. Any shape.
 
-    In the backward pass scale * (l1 * sign(x) + 2 * l2 * x) is added to the gradient, scale being 1 / samples of the
-    step, as for the samples' losses: so the penalty is per sample, whatever the batch. The loss that is reported
-    is the criterion's alone, without the penalty, as in BigDL, and as for regularizers of weights.
+    Its gradient is averaged over the step's samples; the loss that is reported excludes it (as in BigDL).
     """
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0, name: str | None = None) -> None:
-        super().__init__(l1, l2, name)
+        super().__init__(name)
+        self.l1, self.l2 = _not_negative(self.kind, l1=l1, l2=l2)
+
+    def derivative(self, x: Array, scale: float) -> NDArray[Any]:
+        return np.float32(scale * self.l1) * np.sign(x) + np.float32(scale * 2 * self.l2) * x
 
 
 class L1Penalty(Penalty):
     """y = x; penalizes each sample's activity by l1weight * sum |x|, or the mean with size_average. Any shape.
 
-    See ActivityRegularization for its scale; the loss that is reported excludes it. BigDL's L1Penalty.
+    Its gradient is averaged over the step's samples; the loss that is reported excludes it. BigDL's L1Penalty.
     """
 
     def __init__(self, l1weight: float, size_average: bool = False, name: str | None = None) -> None:
-        super().__init__(l1weight, 0.0, name)
+        super().__init__(name)
+        (self.l1weight,) = _not_negative(self.kind, l1weight=l1weight)
         self.size_average = bool(size_average)
 
-    def factors(self, x: Array) -> tuple[float, float]:
-        return self.l1 / math.prod(x.shape[1:]) if self.size_average else self.l1, 0.0
+    def derivative(self, x: Array, scale: float) -> NDArray[Any]:
+        count = math.prod(x.shape[1:]) if self.size_average else 1
+        return np.asarray(np.float32(scale * self.l1weight / count) * np.sign(x))
+
+
+class NegativeEntropyPenalty(Penalty):
+    """y = x; penalizes each sample's certainty by beta * sum x log x, x being probabilities. Any shape.
+
+    Probabilities count as at least 1e-30. Its gradient is averaged over the step's samples; the loss that is reported
+    excludes it. Keeps policies from becoming certain too early: Mnih et al., Asynchronous Methods for Deep
+    Reinforcement Learning (2016); BigDL's NegativeEntropyPenalty.
+    """
+
+    def __init__(self, beta: float = 0.01, name: str | None = None) -> None:
+        super().__init__(name)
+        (self.beta,) = _not_negative(self.kind, beta=beta)
+
+    def derivative(self, x: Array, scale: float) -> NDArray[Any]:
+        return np.float32(scale * self.beta) * (np.log(np.maximum(x, np.float32(1e-30))) + np.float32(1))
 
 
 class GradientReversal(UnaryLayer):
@@ -86,3 +94,11 @@ class GradientReversal(UnaryLayer):
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
         return grad_y * np.float32(-self.lambd)
+
+
+def _not_negative(kind: str, **factors: float) -> tuple[float, ...]:
+    found = number(kind, **factors)
+    for name, factor in zip(factors, found, strict=True):
+        if factor < 0:
+            raise InputError(f"{kind}: {name} must not be negative, got {factor}")
+    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import repeat
 from typing import ClassVar
 
 import numpy as np
@@ -53,11 +55,11 @@ class Pool(Spatial):
         view = self.window.view(padded, out)
         return [view[(slice(None), slice(None), *place)] for place in np.ndindex(*self.kernel_size)]
 
-    def scatter(self, grads: list[Array], size: Shape) -> Array:
-        """Adds up gradients of the kernel's elements where their windows lie, for an input of `size`."""
-        n, channels, *out = grads[0].shape
-        padded = np.zeros((n, channels, *self.window.padded_size(size, tuple(out))), dtype=np.float32)
-        for place, grad in zip(self.places(padded, tuple(out)), grads, strict=True):
+    def scatter(self, grads: Iterable[Array], x: Array, y: Array) -> Array:
+        """The gradient for x, given that for each element of the kernel, in row order, in all windows."""
+        size, out = x.shape[2:], y.shape[2:]
+        padded = np.zeros((*x.shape[:2], *self.window.padded_size(size, out)), dtype=np.float32)
+        for place, grad in zip(self.places(padded, out), grads, strict=True):
             place += grad
         return self.window.crop(padded, size)
 
@@ -93,7 +95,7 @@ class MaxPool(Pool):
     ) -> Array:
         choice = context.saved["choice"]
         count = math.prod(self.kernel_size)
-        return self.scatter([grad_y * (choice == index) for index in range(count)], x.shape[2:])
+        return self.scatter((grad_y * (choice == index) for index in range(count)), x, y)
 
 
 class AvgPool(Pool):
@@ -141,7 +143,7 @@ class AvgPool(Pool):
         self, x: Array, y: Array, grad_y: Array, parameters: Arrayed, gradients: Arrayed, context: LayerContext
     ) -> Array:
         grad = grad_y / self.divisors(x.shape[2:])
-        return self.scatter([grad] * math.prod(self.kernel_size), x.shape[2:])
+        return self.scatter(repeat(grad, math.prod(self.kernel_size)), x, y)
 
 
 _MAX = """ samples, as in torch.nn.

@@ -213,7 +213,8 @@ class TransformerEncoder(_Layers):
 class TransformerDecoder(_Layers):
     """`num_layers` copies of a decoder layer, one behind the other; torch.nn.TransformerDecoder.
 
-    Takes what the layer takes; all but x goes to every layer. Parts: `layers.0` and so on, `norm`.
+    Gives (times, d_model). Takes what the layer takes; all but x goes to every layer. Parts: `layers.0` and so on,
+    `norm`.
     """
 
     def __init__(

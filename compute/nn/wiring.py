@@ -8,39 +8,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from compute.described import Described
 from compute.errors import InputError
 from compute.nn.container import join
-from compute.nn.module import Activity, Builder, Module
-
-
-class Wire(Described):
-    """The output of a module in a wired graph; made by nn.Input and by calling modules on other wires."""
-
-    def __init__(self, module: Module | None, sources: tuple[Wire, ...]) -> None:
-        self.module = module
-        self.sources = sources
-
-    def __repr__(self) -> str:
-        return f"the output of {self.module.name or self.module.kind}" if self.module else "an nn.Input"
+from compute.nn.module import Activity, Builder, Module, Wire
 
 
 def Input() -> Wire:
     """A new input of an nn.Graph."""
     return Wire(None, ())
-
-
-def wire(module: Module, inputs: Sequence[Any]) -> Wire:
-    """The module's output behind these wires.
-
-    Raises:
-        InputError: there are none, or they are something else.
-    """
-    if not inputs or not all(isinstance(item, Wire) for item in inputs):
-        raise InputError(f"{module.kind} is called on the outputs of other modules or nn.Input(), not on arrays")
-    return Wire(module, tuple(inputs))
 
 
 class Graph(Module):

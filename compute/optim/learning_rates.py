@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from compute.optim.groups import Optimizers, by_prefix
+from compute.training_state import TrainingState
 
 if TYPE_CHECKING:
     from compute.schedule import Memory
-    from compute.training import TrainingState
-
+    
 
 class LearningRates:
     """Knows what the schedules have learnt, and so the rate of the next step of every optimizer.

@@ -18,8 +18,9 @@ Array = NDArray[np.float32]
 Rate = float | NDArray[np.float64]
 """A learning rate for all elements of a block, or one for each; both give the same bits."""
 
-BLOCK = 16384
-"""Elements updated at a time: the arrays of a block fit into the second-level cache."""
+BLOCK = 32768
+"""Elements updated at a time: the arrays of a block fit into a second-level cache of 1 MB, and are long enough for what
+Python takes for each operation not to count."""
 
 
 class Range(NamedTuple):

@@ -45,7 +45,7 @@ class ExactSum:
         finite = np.isfinite(values)
         special = 0.0
         if not finite.all():
-            special = math.nan if np.isnan(values).any() else float(np.sum(values[~finite]))
+            special = sum(values[~finite].tolist())
             values = values[finite]
         mantissas, exponents = np.frexp(values)
         whole = (mantissas * 2.0**53).astype(np.int64)
@@ -70,4 +70,4 @@ class ExactSum:
         try:
             return self.units / _UNIT
         except OverflowError:
-            return math.copysign(math.inf, self.units)
+            return math.inf if self.units > 0 else -math.inf

@@ -29,7 +29,7 @@ class ParameterUpdate:
     Weights: regularizers first, as part of the gradient that is then clipped (so it is in BigDL, and in PyTorch where
     a penalty is added to the loss): g += l1 * sign(w) + l2 * w. Then clipping; then the optimizer, with its rate times
     the weight's learning_rate_scale, its own weight_decay not clipped. Statistics: running = (1 - momentum) * running
-    + momentum * g. Frozen weights are not touched.
+    + momentum * g. Frozen weights and statistics are not touched.
 
     Clipping by norm, LARS and LBFGS need sums over the whole vector (`needs_sums`): `sums` gives a slice's share,
     the caller adds up those of all slices, and hands the totals to `apply`. `step` does all of it for one slice that
@@ -233,7 +233,8 @@ class ParameterUpdate:
         group = unit.treatment.group
         optimizer = None if group == STATISTIC else self._groups[group]
         names = list(optimizer.state_values()) if optimizer else []
-        scratch = optimizer.work_arrays if isinstance(optimizer, ElementwiseOptimizer) else 1
+        arrays = optimizer.work_arrays if isinstance(optimizer, ElementwiseOptimizer) else 1
+        work: list[Array] = []
         for start in range(0, unit.size, BLOCK):
             stop = min(start + BLOCK, unit.size)
             block: Any = slice(unit.begin + start, unit.begin + stop)
@@ -243,7 +244,8 @@ class ParameterUpdate:
             state = {name: self.state[name][block] for name in names}
             if optimizer:
                 g = self._prepared(unit.treatment, p, g, factor)
-            work = [self._work(1 + index, stop - start) for index in range(scratch)]
+            if not work or work[0].size != stop - start:
+                work = [self._work(1 + index, stop - start) for index in range(arrays)]
             kernel(p, g, state, rate[start:stop] if isinstance(rate, np.ndarray) else rate, work)
             if unit.elements is not None:
                 parameters[block] = p

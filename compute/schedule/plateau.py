@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from compute.errors import InputError
 from compute.schedule.schedule import Memory, Schedule, number, whole
-
-if TYPE_CHECKING:
-    from compute.training import TrainingState
+from compute.training_state import TrainingState
 
 
 class Plateau(Schedule):

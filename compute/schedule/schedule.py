@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from compute.errors import InputError
-
-if TYPE_CHECKING:
-    from compute.training import TrainingState
+from compute.training_state import TrainingState
 
 Memory = Mapping[str, float]
 """What a schedule has learnt from the training so far. Never changed in place: it is in checkpoints."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from compute.errors import InputError
 from compute.schedule.schedule import Memory, Schedule, whole
-
-if TYPE_CHECKING:
-    from compute.training import TrainingState
+from compute.training_state import TrainingState
 
 
 class SequentialSchedule(Schedule):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from agreement import Comparison, record
 from numpy.typing import NDArray
 
 import compute
@@ -21,9 +22,6 @@ from compute.graph import GraphParameter
 from compute.spec import Arrays, Shape, Specs, TensorSpec
 
 ENGINES = ("numpy", "onednn")
-
-ERRORS: dict[tuple[str, str], float] = {}
-"""Worst relative error that was seen, by the module's class and the engine."""
 
 KEY = (11, 5, 2)
 
@@ -204,7 +202,7 @@ def _expected(reference: Callable[..., Any], run: _Run) -> dict[str, NDArray[Any
 
 
 def _compare(
-    label: str, found: NDArray[Any], expected: NDArray[Any], rtol: float, atol: float, record: tuple[str, str]
+    label: str, found: NDArray[Any], expected: NDArray[Any], rtol: float, atol: float, what: tuple[str, str]
 ) -> None:
     assert found.shape == expected.shape, f"{label} has shape {found.shape}, not {expected.shape}"
     size = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
@@ -212,7 +210,7 @@ def _compare(
     if size > atol / rtol:
         finite = np.isfinite(expected)
         error = float(np.abs(found[finite] - expected[finite]).max(initial=0.0)) / size
-        ERRORS[record] = max(ERRORS.get(record, 0.0), error)
+        record(Comparison("layer", what[0], what[1], "fp32", "PyTorch", label, error))
 
 
 def _random(rng: np.random.Generator, spec: TensorSpec, batch: int, scale: float, integers: int) -> NDArray[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from compute import TensorSpec, nn
 
 ABSTRACT = {"Module", "Layer", "UnaryLayer", "CustomLayer", "Container", "Elementwise", "Cell"}
@@ -13,10 +15,10 @@ Example = tuple[Callable[[], nn.Module], tuple[TensorSpec, ...]]
 
 
 WITHOUT_ARGUMENTS = """
-Abs BinaryThreshold Contiguous Dropout ELU Exp Flatten GELU GLU GaussianDropout GradientReversal Hardshrink Hardsigmoid
-Hardswish Hardtanh Identity LeakyReLU Log LogSigmoid LogSoftmax Masking Max Mean Min Mish Mul Negative PReLU RReLU ReLU
-ReLU6 Reciprocal Reverse SELU SReLU SiLU Sigmoid Sign Softmax Softmin Softplus Softshrink Softsign SplitTable Sqrt
-Square Squeeze Sum Tanh Tanhshrink Tile
+Abs BinaryThreshold Contiguous Dropout ELU Exp Flatten GaussianDropout GELU GLU GradientReversal Hardshrink
+Hardsigmoid Hardswish Hardtanh Identity LeakyReLU Log LogSigmoid LogSoftmax Masking Max Mean Min Mish Mul Negative
+NegativeEntropyPenalty Normalize PositionalEncoding PReLU Reciprocal ReLU ReLU6 Reverse RReLU SELU Sigmoid Sign SiLU
+Softmax Softmin Softplus Softshrink Softsign SplitTable Sqrt Square Squeeze SReLU Sum Tanh Tanhshrink Tile
 """
 
 OF_TWO = """
@@ -30,8 +32,26 @@ def values(*shape: int) -> TensorSpec:
 
 
 def whole(*shape: int) -> TensorSpec:
-    """Whole numbers; the tests draw 0 and 1."""
+    """Whole numbers, 0 and 1 but for trees."""
     return TensorSpec(shape, "int64")
+
+
+TREE = [(2, 1, -1), (-1, -1, 1), (-1, -1, 0)]
+"""For nn.BinaryTreeLSTM: a root and two words."""
+
+
+def inputs(specs: tuple[TensorSpec, ...], batch: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Random inputs of an example."""
+    found: list[np.ndarray] = []
+    for spec in specs:
+        shape = (batch, *spec.shape)
+        if spec.dtype == "float32":
+            found.append(rng.standard_normal(shape, dtype=np.float32))
+        elif spec.shape == np.shape(TREE):
+            found.append(np.broadcast_to(np.array(TREE), shape).copy())
+        else:
+            found.append(rng.integers(0, 2, shape))
+    return tuple(found)
 
 
 def layers() -> list[str]:
@@ -74,15 +94,22 @@ def _examples() -> Iterator[tuple[str, Example]]:
         "L1Penalty": (0.1,),
         "Linear": (4, 2),
         "MulConstant": (2.0,),
+        "LayerNorm": (4,),
+        "LearnedPositionalEncoding": (5, 4),
+        "MultiheadAttention": (4, 2),
         "Narrow": (0, 1, 2),
+        "FeedForward": (4, 3, 0.1),
+        "NormalizeScale": (2.0, 20.0, (3, 1)),
         "Padding": (0, 2),
         "Permute": (1, 0),
         "Power": (2.0,),
+        "RMSNorm": (4,),
         "Replicate": (2,),
         "Reshape": (2, 6),
         "Scale": (3, 1),
         "Select": (0, -1),
         "Threshold": (0.1, 0.0),
+        "TransformerEncoderLayer": (4, 2, 3),
         "Unsqueeze": (0,),
         "View": (2, 6),
     }
@@ -125,6 +152,11 @@ def _examples() -> Iterator[tuple[str, Example]]:
             ("AvgPool", (2,)),
             ("BatchNorm", (2,)),
             ("CircularPad", (1,)),
+            ("ConvTranspose", (2, 3, 2)),
+            ("InstanceNorm", (2,)),
+            ("LPPool", (2.0, 2)),
+            ("SpatialDropout", (0.5,)),
+            ("UpSampling", (2,)),
             ("ConstantPad", (1, 0.5)),
             ("Conv", (2, 3, 2)),
             ("Cropping", ((1, 1),)),
@@ -137,6 +169,17 @@ def _examples() -> Iterator[tuple[str, Example]]:
         ):
             yield f"{name}{dims}d", (lambda n=f"{name}{dims}d", a=argument: getattr(nn, n)(*a), spatial)
     image = (values(3, 5, 6),)
+    yield "ChannelsLast", (lambda: nn.ChannelsLast(nn.Conv1d(4, 2, 2)), sample)
+    yield "GroupNorm", (lambda: nn.GroupNorm(1, 3), image)
+    yield "LocallyConnected1d", (lambda: nn.LocallyConnected1d(3, 2, 2), sample)
+    yield "LocallyConnected2d", (lambda: nn.LocallyConnected2d(3, 2, 2), image)
+    yield "PixelShuffle", (lambda: nn.PixelShuffle(2), (values(4, 2, 3),))
+    yield "ResizeBilinear", (lambda: nn.ResizeBilinear(3, 9), image)
+    yield "SeparableConv2d", (lambda: nn.SeparableConv2d(3, 2, 2), image)
+    yield "SpatialConvolutionMap", (lambda: nn.SpatialConvolutionMap([(0, 0), (2, 1)], 2), image)
+    for kind in ("Contrastive", "Divisive", "Subtractive"):
+        name = f"Spatial{kind}Normalization"
+        yield name, (lambda n=name: getattr(nn, n)(3, np.ones((3, 3))), image)
     yield "LocalResponseNorm", (lambda: nn.LocalResponseNorm(2), image)
     yield "WithinChannelLRN", (lambda: nn.WithinChannelLRN(3), image)
 
@@ -144,6 +187,12 @@ def _examples() -> Iterator[tuple[str, Example]]:
     for name in ("RNN", "LSTM", "GRU"):
         yield name, (lambda n=name: getattr(nn, n)(3, 2), steps)
         yield f"{name}Cell", (lambda n=name: nn.Recurrent(getattr(nn, f"{n}Cell")(3, 2)), steps)
+    yield "ScaledDotProductAttention", (lambda: nn.ScaledDotProductAttention(2), (*pair, values(3, 4)))
+    yield "Transformer", (lambda: nn.Transformer(4, 2, 1, 1, 3), pair)
+    yield "TransformerDecoderLayer", (lambda: nn.TransformerDecoderLayer(4, 2, 3), pair)
+    yield "TransformerDecoder", (lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 3), 2), pair)
+    yield "TransformerEncoder", (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 3), 2), sample)
+    yield "BinaryTreeLSTM", (lambda: nn.BinaryTreeLSTM(3, 2), (values(5, 3), whole(3, 3)))
     yield "Recurrent", (lambda: nn.Recurrent(nn.LSTMCell(3, 2)), steps)
     yield "BiRecurrent", (lambda: nn.BiRecurrent(nn.GRUCell(3, 2), nn.GRUCell(3, 2)), steps)
     yield "RecurrentDecoder", (lambda: nn.RecurrentDecoder(nn.RNNCell(3, 3), 4), (values(3),))

@@ -39,7 +39,7 @@ def sizes(n: int) -> NDArray[np.object_]:
     return item_array(images(1, 3, 8 + i % 5, 7 + i % 3, seed=i)[0] for i in range(n))
 
 
-# --- crops and flips ---------------------------------------------------------------------------------------------------
+# --- crops and flips -------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,7 +102,7 @@ def test_pad_image_is_numpy_s() -> None:
     np.testing.assert_array_equal(run(data.pad_image(1), item_array(x))[1], np.pad(x[1], ((0, 0), (1, 1), (1, 1))))
 
 
-# --- resizing ----------------------------------------------------------------------------------------------------------
+# --- resizing --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_random_resized_crop_resizes_parts_of_the_image() -> None:
     np.testing.assert_allclose(narrow, resample(x[0, :, :, 15:75], (4, 4))[None], rtol=1e-5)
 
 
-# --- colours -----------------------------------------------------------------------------------------------------------
+# --- colours ---------------------------------------------------------------------------------------------------------
 
 
 def rgb_image(image: NDArray[np.uint8]) -> Image.Image:
@@ -233,7 +233,7 @@ def test_lighting_is_normal_along_the_principal_components() -> None:
     assert np.abs((np.abs(scores) > 0.196).mean(axis=0) - 0.05).max() < 0.006
 
 
-# --- channels and values ------------------------------------------------------------------------------------------------
+# --- channels and values ---------------------------------------------------------------------------------------------
 
 
 def test_channels() -> None:

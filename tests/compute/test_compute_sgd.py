@@ -25,7 +25,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_follows_torch(options: dict[str, float]) -> None:
     rng = np.random.default_rng(0)
-    size = 40_000  # more than two blocks
+    size = 70_000  # more than two blocks
     ours = rng.standard_normal(size, dtype=np.float32)
     theirs = torch.tensor(ours.copy(), requires_grad=True)
     optimizer = optim.SGD(0.1, **options)  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ def test_follows_torch(options: dict[str, float]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     options=st.sampled_from(OPTIONS),
-    size=st.integers(1, 40_000),
+    size=st.integers(1, 70_000),
     cuts=st.lists(st.floats(0, 1), max_size=4),
     seed=st.integers(0, 2**32 - 1),
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compute.engines import dnnl
-from tests.compute.dnnl_runner import TYPES, check, double, fetch, gradients, random_array, run
+from tests.compute.dnnl_runner import TYPES, check, double, fetch, gradients, load, random_array, run
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -107,3 +107,31 @@ def test_matmul_of_strided_parts(dtype: dnnl.DataType) -> None:
     assert product.bind(memories)() == 0
     q, k = (double(qkv[:, :, i]).transpose(1, 2) for i in range(2))
     check(fetch(memories[dnnl.DST]), q @ k.transpose(2, 3), dtype)
+
+
+def test_products_add_to_what_is_there() -> None:
+    """So gradients of shared weights, or of an input that several layers read, need no sum of their own."""
+    rng = np.random.default_rng(4)
+    x, y, old = random_array(rng, 9, 20), random_array(rng, 20, 7), random_array(rng, 9, 7)
+    api = dnnl.Api()
+    target = api.strided(old.shape)
+    product = dnnl.matmul(
+        api, api.strided(x.shape), api.any(y.shape), None, target, attr=api.attribute_of(dnnl.SumPostOp())
+    )
+    memories = {
+        dnnl.SRC: load(api, product.layout(dnnl.SRC), x),
+        dnnl.WEIGHTS: load(api, product.layout(dnnl.WEIGHTS), y),
+        dnnl.DST: api.memory(target, old.copy()),
+    }
+    assert product.bind(memories)() == 0
+    check(memories[dnnl.DST].view(), double(old) + double(x) @ double(y), dnnl.F32)
+
+
+def test_float32_products_may_compute_in_bfloat16() -> None:
+    rng = np.random.default_rng(5)
+    x, y = random_array(rng, 64, 64), random_array(rng, 64, 64)
+    api = dnnl.Api()
+    shape = api.any(x.shape)
+    attr = api.attribute_of(math_mode=dnnl.FpMath.BF16)
+    out = run(dnnl.matmul(api, shape, shape, None, shape, attr=attr), {dnnl.SRC: x, dnnl.WEIGHTS: y}, [dnnl.DST])
+    check(fetch(out[dnnl.DST]), double(x) @ double(y), dnnl.BF16)

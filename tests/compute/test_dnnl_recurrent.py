@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -212,3 +214,67 @@ def test_lstm_with_peepholes() -> None:
     (y * double(grad_y, False)).sum().backward()
     for argument in given:
         check(fetch(out[dnnl.diff(argument)]), tensors[argument].grad, dnnl.F32)
+
+
+def test_gru_that_resets_before_the_product() -> None:
+    rng = np.random.default_rng(3)
+    steps, samples, inputs, size = 3, 2, 4, 5
+    api = dnnl.Api()
+    given = {
+        dnnl.SRC_LAYER: random_array(rng, steps, samples, inputs),
+        dnnl.SRC_ITER: random_array(rng, 1, 1, samples, size),
+        dnnl.WEIGHTS_LAYER: random_array(rng, 1, 1, inputs, 3, size),
+        dnnl.WEIGHTS_ITER: random_array(rng, 1, 1, size, 3, size),
+        dnnl.BIAS: random_array(rng, 1, 1, 3, size),
+    }
+    weights = (dnnl.WEIGHTS_LAYER, dnnl.WEIGHTS_ITER)
+    layouts = [
+        (api.any if argument in weights else api.strided)(given[argument].shape)
+        for argument in (dnnl.SRC_LAYER, dnnl.SRC_ITER, *weights, dnnl.BIAS)
+    ]
+    sequence = dnnl.Sequence(*layouts, api.strided((steps, samples, size)))
+    forward = dnnl.recurrent(api, Cell.GRU, sequence)
+    out = run(forward, given, [dnnl.DST_LAYER, dnnl.WORKSPACE])
+    tensors = {argument: double(value) for argument, value in given.items()}
+    w, u, b = (tensors[argument][0, 0] for argument in (*weights, dnnl.BIAS))
+    h, ys = tensors[dnnl.SRC_ITER][0, 0], []
+    for step in range(steps):
+        gates = torch.einsum("nc,cgh->ngh", tensors[dnnl.SRC_LAYER][step], w) + b
+        update, reset = (torch.sigmoid(gates[:, gate] + h @ u[:, gate]) for gate in range(2))
+        h = update * h + (1 - update) * torch.tanh(gates[:, 2] + (reset * h) @ u[:, 2])
+        ys.append(h)
+    y = torch.stack(ys)
+    check(fetch(out[dnnl.DST_LAYER]), y, dnnl.F32)
+    grad_y = random_array(rng, *y.shape)
+    backward = dnnl.recurrent_backward(forward, sequence, sequence)
+    known = {a: memory for a, memory in out.items() if a not in weights} | {a: given[a] for a in weights}
+    out = run(backward, {**known, dnnl.diff(dnnl.DST_LAYER): grad_y}, [dnnl.diff(a) for a in given])
+    (y * double(grad_y, False)).sum().backward()
+    for argument in given:
+        check(fetch(out[dnnl.diff(argument)]), tensors[argument].grad, dnnl.F32)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"), [(dnnl.Eltwise.RELU, torch.relu), (dnnl.Eltwise.LOGISTIC, torch.sigmoid)], ids=str
+)
+@pytest.mark.parametrize("direction", [Direction.LEFT_TO_RIGHT, Direction.RIGHT_TO_LEFT], ids=str)
+def test_plain_rnn_with_other_activations(direction: Direction, activation: dnnl.Eltwise, function: Callable) -> None:
+    rng = np.random.default_rng(4)
+    x, state = random_array(rng, 3, 2, 4), random_array(rng, 1, 1, 2, 5)
+    w, u, b = random_array(rng, 1, 1, 4, 1, 5), random_array(rng, 1, 1, 5, 1, 5), random_array(rng, 1, 1, 1, 5)
+    api = dnnl.Api()
+    shapes = (api.strided(x.shape), api.strided(state.shape), api.any(w.shape), api.any(u.shape), api.strided(b.shape))
+    sequence = dnnl.Sequence(*shapes, api.strided((3, 2, 5)))
+    forward = dnnl.recurrent(api, Cell.RNN, sequence, direction, activation, training=False)
+    given = zip(
+        (dnnl.SRC_LAYER, dnnl.SRC_ITER, dnnl.WEIGHTS_LAYER, dnnl.WEIGHTS_ITER, dnnl.BIAS),
+        (x, state, w, u, b),
+        strict=True,
+    )
+    out = run(forward, dict(given), [dnnl.DST_LAYER])
+    h, expected = double(state[0, 0]), [torch.empty(0)] * 3
+    for step in range(3) if direction is Direction.LEFT_TO_RIGHT else reversed(range(3)):
+        h = expected[step] = function(
+            double(x[step]) @ double(w[0, 0, :, 0]) + h @ double(u[0, 0, :, 0]) + double(b[0, 0])
+        )
+    check(fetch(out[dnnl.DST_LAYER]), torch.stack(expected), dnnl.F32)

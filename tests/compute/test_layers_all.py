@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 from layer_check import ENGINES, WeightedSum
-from layer_examples import examples, layers
+from layer_examples import examples, inputs, layers
 
 import compute
 from compute import TensorSpec, nn
@@ -24,12 +24,7 @@ KEY = (2**63 + 5, 7, 1)
 def passes(module: nn.Module, specs: tuple[TensorSpec, ...], engine: str, key: tuple[int, int, int]) -> list[bytes]:
     """Bits of a training pass: outputs and gradients; of an evaluation, and of a second training pass."""
     rng = np.random.default_rng(0)
-    arrays = tuple(
-        rng.standard_normal((4, *spec.shape), dtype=np.float32)
-        if spec.dtype == "float32"
-        else rng.integers(0, 2, (4, *spec.shape))
-        for spec in specs
-    )
+    arrays = inputs(specs, 4, rng)
     criterion = WeightedSum()
     program = compute.compile(module, criterion, specs, engine=engine)
     program.parameters[:] = compute.initial_parameters(module, specs, 1)
@@ -89,7 +84,7 @@ def test_help_tells_what_a_layer_does(name: str) -> None:
     text = cls.__dict__.get("__doc__") or ""
     assert len(text) > 20, f"{name} has no docstring"
     if not issubclass(cls, nn.Cell):  # their shapes are those of the layer that runs them
-        assert re.search(r"shape|sample|table|sequence|\(\w*,|\(n, ", text), f"{name} names no shape"
+        assert re.search(r"shape|sample|table|sequence|\([\w*]*,|\(n, ", text), f"{name} names no shape"
     first = inspect.cleandoc(text).splitlines()[0]
     assert first[-1] in ".:", f"{name}: the first line is no sentence: {first!r}"
     rendered = pydoc.render_doc(cls, renderer=pydoc.plaintext)

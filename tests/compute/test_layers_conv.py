@@ -10,6 +10,7 @@ import torch
 
 import compute
 from compute import InputError, nn
+from compute.description import describe, restore
 from tests.compute.layer_check import check_layer
 
 F = torch.nn.functional
@@ -198,3 +199,30 @@ def test_wrong_arguments_of_kin() -> None:
     ):
         with pytest.raises(InputError, match=text):
             make()
+
+
+def test_spatial_layers_over_the_steps_of_a_sequence() -> None:
+    """Statistics, too, are those of all steps of all samples."""
+
+    def reference(x: Any, **p: Any) -> Any:
+        y = F.conv2d(x.flatten(0, 1), p["sequential_conv_weight"])
+        y = F.batch_norm(y, None, None, p["sequential_bn_weight"], p["sequential_bn_bias"], training=True)
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+
+    steps = nn.TimeDistributed(nn.Sequential(nn.Conv2d(2, 3, 2, bias=False, name="conv"), nn.BatchNorm2d(3, name="bn")))
+    check_layer(steps, [(4, 2, 5, 5)], reference, evaluation=False)
+
+
+def test_composites_as_data() -> None:
+    model = nn.Sequential(
+        nn.SpatialConvolutionMap(((0, 0), (1, 1)), 3),
+        nn.SpatialContrastiveNormalization(2, ((1.0, 2.0, 1.0),) * 3),
+        nn.NormalizeScale(2.0, 20.0, (2, 1, 1)),
+        nn.SeparableConv2d(2, 3, 3, padding="same"),
+        nn.ChannelsLast(nn.Conv2d(10, 4, 1)),
+        nn.LPPool2d(2, 1),
+        nn.AdaptiveMaxPool2d((None, 2)),
+        nn.GlobalAvgPool2d(),
+    )
+    again = restore(describe(model))
+    assert compute.fingerprint(again, (2, 12, 12)) == compute.fingerprint(model, (2, 12, 12))

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from compute import InputError, nn
+from compute.nn.dropout import keep_mask, quantized
 from compute.nn.layer import LayerContext, Pass
+from compute.philox import Stream
 
 
 def context(training: bool = True, micro_batch: int = 0) -> LayerContext:
@@ -31,6 +33,20 @@ def test_dropout_keeps_the_right_share_and_the_mean(p: float) -> None:
     # The gradient is that of the same mask.
     grad = np.random.default_rng(0).standard_normal(x.shape, dtype=np.float32)
     np.testing.assert_allclose(layer.backward(x, y, grad, {}, {}, current), grad * y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.25, 0.1])
+@pytest.mark.parametrize("count", [1, 7, 65535, 65536, 65537, 200001])
+def test_masks_are_the_words_of_one_stream(p: float, count: int) -> None:
+    """However many are drawn at once."""
+    threshold, levels = quantized(p)
+    stream = Stream("t", 1)
+    words = stream.words8(count) if levels == 256 else stream.words16(count)
+    expected = words >= threshold
+    assert keep_mask(Stream("t", 1), count, p).tobytes() == expected.tobytes()
+    out = np.zeros((count, 1), dtype=bool)
+    assert keep_mask(Stream("t", 1), count, p, out) is out
+    assert out.tobytes() == expected.tobytes()
 
 
 def test_neighbours_are_dropped_independently() -> None:

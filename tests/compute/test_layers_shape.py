@@ -215,6 +215,28 @@ def test_layers_that_change_the_gradient(layer: nn.Module, l1: float, l2: float,
         check_layer(layer, [(3, 4)], lambda x: Penalized.apply(x, l1, l2, factor), batch=batch)
 
 
+class Certain(torch.autograd.Function):
+    """y = x whose gradient has that of 0.3 * sum x log x added."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            return grad + torch.autograd.grad(0.3 * (x * x.log()).sum(), x)[0]
+
+
+def test_negative_entropy_penalty() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 5).astype(np.float32)
+    check_layer(nn.NegativeEntropyPenalty(0.3), [(4,)], Certain.apply, data=[probabilities])
+    zero = np.zeros((1, 2), dtype=np.float32)
+    check_layer(nn.NegativeEntropyPenalty(0.0), [(2,)], lambda x: x * 1, data=[zero])
+
+
 def test_penalties_do_not_depend_on_how_samples_are_cut_into_micro_batches() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ActivityRegularization(0.5, 0.1), nn.LogSoftmax())
     program = compute.compile(model, nn.NLLLoss(), (3,), engine="numpy")
@@ -232,8 +254,11 @@ def test_penalties_do_not_depend_on_how_samples_are_cut_into_micro_batches() -> 
 
 
 def test_penalties_refuse_wrong_factors() -> None:
-    for make in (lambda: nn.L1Penalty(-1), lambda: nn.ActivityRegularization(l2=float("inf"))):
-        with pytest.raises(InputError, match="not negative"):
-            make()
+    with pytest.raises(InputError, match="L1Penalty: l1weight must not be negative"):
+        nn.L1Penalty(-1)
+    with pytest.raises(InputError, match="ActivityRegularization: l2 must be a finite number"):
+        nn.ActivityRegularization(l2=float("inf"))
+    with pytest.raises(InputError, match="NegativeEntropyPenalty: beta must not be negative"):
+        nn.NegativeEntropyPenalty(-0.1)
     with pytest.raises(InputError, match="GradientReversal: lambd"):
         nn.GradientReversal(float("nan"))

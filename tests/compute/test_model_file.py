@@ -14,6 +14,8 @@ import compute
 from compute import InputError, Predictor, TensorSpec, data, models, nn, optim
 from compute.description import describe, restore
 from compute.model_file import read_header
+from proto import model_pb2 as pb
+from proto.checkpoint_pb2 import Checkpoint, ParameterPlace
 
 
 class Scale(nn.CustomLayer):
@@ -172,3 +174,36 @@ def test_a_predictor_refuses_what_does_not_fit() -> None:
     program = compute.compile(model, None, (1, 28, 28), engine="numpy")
     with pytest.raises(InputError, match="compiled without a criterion"):
         program.forward_backward(np.zeros((1, 1, 28, 28), dtype=np.float32), np.zeros(1, dtype=np.int64), 1.0)
+
+
+def test_a_checkpoint_is_a_model_as_well(tmp_path: Path) -> None:
+    """Of two servers' slices; the optimizer's arrays in it are left aside."""
+    model = models.lenet5()
+    parameters = compute.initial_parameters(model, (1, 28, 28), 4)
+    url = compute.checkpoint.step_url(str(tmp_path), 3)
+    layout = compute.parameter_layout(model, (1, 28, 28))
+    cut = parameters.size // 3
+    parts = [
+        compute.checkpoint.write_part(
+            url, begin, end, {"parameters": parameters[begin:end], "momentum": np.ones(end - begin, dtype=np.float32)}
+        )
+        for begin, end in ((0, cut), (cut, parameters.size))
+    ]
+    manifest = Checkpoint(
+        step=3, fingerprint=compute.fingerprint(model, (1, 28, 28)), parameters=parameters.size, parts=parts,
+        model=describe(model), inputs=[pb.TensorSpec(shape=(1, 28, 28), dtype="float32")],
+        layout=[ParameterPlace(name=info.name, shape=info.shape, offset=info.offset) for info in layout],
+    )  # fmt: skip
+    manifest.progress.metrics["Top1Accuracy"] = 0.5
+    compute.checkpoint.write_manifest(url, manifest)
+    saved = compute.load_model(url)
+    assert saved.parameters.tobytes() == parameters.tobytes()
+    assert saved.metrics == {"Top1Accuracy": 0.5}
+    assert compute.fingerprint(saved.module, saved.inputs) == compute.fingerprint(model, (1, 28, 28))
+    assert compute.load_parameters(url, model, (1, 28, 28)).tobytes() == parameters.tobytes()
+    with pytest.raises(InputError, match="checkpoint of another model"):
+        compute.load_parameters(url, models.lenet5(11), (1, 28, 28))
+    manifest.ClearField("model")
+    compute.checkpoint.write_manifest(url, manifest)
+    with pytest.raises(InputError, match="only code can make; make it in code"):
+        compute.load_model(url)

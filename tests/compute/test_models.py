@@ -11,6 +11,7 @@ import torch
 
 import compute
 from compute import InputError, models, nn
+from compute.description import describe, restore
 from compute.graph import Graph, Node, build_graph
 from compute.spec import Shape
 from tests.compute.layer_check import WeightedSum
@@ -203,6 +204,14 @@ def test_dropout_of_vgg_follows_the_key() -> None:
     x, target = np.random.default_rng(0).standard_normal((2, *CIFAR), dtype=np.float32), np.array([0, 1])
     losses = [program.forward_backward(x, target, 0.5, (1, step, 0)) for step in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(("make", "shape", "size", "outputs"), SIZES)
+def test_saved_as_data_they_are_the_same(make: Callable[[], nn.Module], shape: Shape, size: int, outputs: int) -> None:
+    model = make()
+    again = restore(describe(model))
+    assert compute.fingerprint(again, shape) == compute.fingerprint(model, shape)
+    assert [n.name for n in build_graph(again, shape).nodes] == [n.name for n in build_graph(model, shape).nodes]
 
 
 def test_wrong_arguments() -> None:

@@ -180,3 +180,47 @@ def test_models_are_saved_as_data(model: nn.Module, specs: tuple[TensorSpec, ...
     assert compute.parameter_layout(again, specs) == compute.parameter_layout(model, specs)
     start = compute.initial_parameters(model, specs, 3)
     assert compute.initial_parameters(again, specs, 3).tobytes() == start.tobytes()
+
+
+@pytest.mark.parametrize(
+    "model", [models.lstm_language_model(9, 6, dropout=0.0), models.transformer_language_model(9, 8, 2, 2)]
+)
+def test_shorter_sequences_give_the_same_start(model: nn.Module) -> None:
+    """What comes later in a sequence changes nothing before it; shapes may differ from those compiled for."""
+    program = compute.compile(model, nn.CrossEntropyLoss(), ids(7), engine="numpy")
+    program.parameters[:] = compute.initial_parameters(model, ids(7), 2)
+    program.parameters_changed()
+    tokens = np.random.default_rng(0).integers(0, 9, (3, 7))
+    whole = program.forward(tokens).copy()
+    for times in (1, 4):
+        np.testing.assert_allclose(program.forward(tokens[:, :times]), whole[:, :times], rtol=1e-4, atol=1e-5)
+
+
+def test_translation_by_beam_search() -> None:
+    """Scores are those of the sequences, computed one by one."""
+    model = models.transformer(9, None, 8, 2, 1, 1, 10, lengths=False)
+    specs = (ids(4), ids(5))
+    program = compute.compile(model, nn.CrossEntropyLoss(), specs, engine="numpy")
+    program.parameters[:] = compute.initial_parameters(model, specs, 5)
+    program.parameters_changed()
+    source = np.random.default_rng(0).integers(2, 9, (2, 4))
+
+    def step(tokens: Any, states: Any) -> Any:
+        scores = program.forward((states[0], tokens))[:, -1].astype(np.float64)
+        return scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)), states
+
+    first = np.ones(2, dtype=np.int64)
+    found = nn.beam_search(step, first, beam_size=6, max_length=5, end_id=0, states=(source,))
+    assert (found.scores[:, :-1] >= found.scores[:, 1:]).all()
+    for sample, (beams, scores) in enumerate(zip(found.tokens, found.scores, strict=True)):
+        given = scores > -np.inf
+        assert given[:4].all()
+        assert len({tuple(beam) for beam in beams[given].tolist()}) == given.sum()
+        for beam, score in zip(beams[given], scores[given], strict=True):
+            total, tokens = 0.0, np.array([[1]])
+            for token in beam:
+                total += step(tokens, (source[sample : sample + 1],))[0][0, token]
+                tokens = np.append(tokens, [[token]], axis=1)
+                if token == 0:
+                    break
+            assert score == pytest.approx(total, rel=1e-5)

@@ -27,6 +27,15 @@ def plateau(monitor: str, mode: str) -> schedule.Plateau:
     return schedule.Plateau(monitor, factor=0.8, patience=0, mode=mode, threshold=0.02, cooldown=1)
 
 
+def network() -> nn.Module:
+    """Statistics that are averaged and some that are frozen, regularizers, rates of one's own."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, name="first").freeze(), nn.BatchNorm2d(6, name="still").freeze(), nn.ReLU(), nn.MaxPool2d(4),
+        nn.Conv2d(6, 20, 3).regularize(nn.L1L2(1e-4, 1e-3)), nn.BatchNorm2d(20).scale_rate(0.5), nn.ReLU(),
+        nn.Flatten(), nn.Linear(320, 10, name="head"), nn.LogSoftmax(),
+    )  # fmt: skip
+
+
 JOBS: dict[str, dict[str, Any]] = {
     "norms": {
         "optimizer": {
@@ -35,6 +44,10 @@ JOBS: dict[str, dict[str, Any]] = {
             "fc2.bias": optim.SGD(0.05, momentum=0.9),
         },
         "clip": optim.ClipNorm(0.5),
+    },
+    "layers": {
+        "model": network(), "clip": optim.ClipNorm(1.0),
+        "optimizer": {"": optim.Adam(0.01), "head": optim.SGD(0.1, 0.9, nesterov=True)},
     },
     "lbfgs": {"optimizer": optim.LBFGS(history_size=4), "batch_size": 640},
 }  # fmt: skip

@@ -221,7 +221,7 @@ def test_checkpoints_that_cannot_be_resumed(folder: Path, tmp_path: Path) -> Non
     assert "nothing to resume" in nothing
     assert run_to_end(local(*script, "-e", "1")).process.returncode == 0
     whole = digests(directory)
-    assert any(name.endswith("checkpoint.json") for name in whole)
+    assert any(name.endswith("checkpoint.pb") for name in whole)
 
     again = fails(*local(*script, "-e", "2"), code=1, stdout_lines=None)
     assert "--resume" in again

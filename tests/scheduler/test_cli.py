@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data_files import write_subset
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 LENET = ROOT / "examples" / "train_lenet.py"
 TIMEOUT_S = 60
@@ -217,3 +219,23 @@ def mesos_directory():
     from scheduler.cluster_binaries import find_mesos
 
     return find_mesos()
+
+
+def test_profile_shows_where_a_step_goes(tmp_path):
+    folder = write_subset(tmp_path / "data", train=64, test=10)
+    result = mesograd("profile", "--steps", "2", "--batch", "16", LENET, "-f", folder)
+    assert result.returncode == 0, result.stderr
+    head, columns, *rows = result.stdout.splitlines()
+    assert head == "engine onednn, fp32, 1 thread(s), 16 samples a pass"
+    assert columns.split()[:3] == ["layers", "pass", "ms"]
+    assert any(row.startswith("conv2_5x5") and "backward" in row and "sgemm" in row for row in rows), rows
+    assert any(row.startswith("step: ") and "samples/s" in row for row in rows), rows
+    assert "% of this machine's" in rows[-1]
+
+
+def test_profile_of_what_cannot_be_profiled(tmp_path):
+    folder = write_subset(tmp_path / "data", train=64, test=10)
+    assert "profile engine onednn or mkl" in complaint(
+        mesograd("profile", LENET, "-f", folder, "--engine", "numpy"), 2
+    )
+    assert "script not found" in complaint(mesograd("profile", "nothing.py"), 2)

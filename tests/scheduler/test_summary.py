@@ -69,3 +69,13 @@ def test_a_new_run_in_the_same_folder_starts_afresh(tmp_path):
 def test_a_run_without_steps_leaves_no_file(tmp_path):
     write(tmp_path / "logs")
     assert not (tmp_path / "logs").exists()
+
+
+def test_each_of_several_optimizers_has_its_rate(tmp_path):
+    report = pb.StepReport(step=1, epoch=1, samples=64, seconds=0.5, learning_rate=0.1)
+    report.learning_rates[""] = 0.1
+    report.learning_rates["features.conv_0"] = 0.01
+    write(tmp_path, pb.Progress(steps=[report]))
+    train = read(tmp_path / "train")
+    assert set(train) == {"Loss", "Throughput", "LearningRate", "LearningRate/features.conv_0"}
+    assert train["LearningRate/features.conv_0"] == [(1, pytest.approx(0.01))]

@@ -90,7 +90,7 @@ class Api:
         return handle
 
     def strided(self, dims: Sequence[int], strides: Sequence[int] | None = None, dtype: DataType = F32) -> Descriptor:
-        """Descriptor with strides in elements; row-major without them. A stride of 0 repeats."""
+        """Descriptor with strides in elements; row-major without them. Elements must not overlap."""
         if strides is None:
             strides = [math.prod(dims[i + 1 :]) for i in range(len(dims))]
         return self.descriptor("create_with_strides", c_int(len(dims)), c_dims(dims), c_int(dtype), c_dims(strides))

@@ -1,19 +1,11 @@
 """Criterions: what training makes small. docs/criterions.md says which of BigDL's each one is."""
 
 from compute.nn.criterion.base import Criterion, ElementwiseCriterion, SampleCriterion, SimpleCriterion
-from compute.nn.criterion.combined import (
-    MultiCriterion,
-    OutputTransform,
-    ParallelCriterion,
-    TimeDistributedCriterion,
-    TimeDistributedMaskCriterion,
-    TransformedCriterion,
-)
+from compute.nn.criterion.combined import MultiCriterion, ParallelCriterion
 from compute.nn.criterion.cross_entropy import CrossEntropyLoss, NLLLoss
-from compute.nn.criterion.labels import ClassCriterion, check_labels
+from compute.nn.criterion.gaussian import GaussianLogVarNLLLoss, GaussianNLLLoss, KLDNormalLoss
+from compute.nn.criterion.labels import ClassCriterion
 from compute.nn.criterion.margin import (
-    DiceLoss,
-    DotProductLoss,
     HingeEmbeddingLoss,
     MarginLoss,
     MarginRankingLoss,
@@ -25,10 +17,7 @@ from compute.nn.criterion.margin import (
 from compute.nn.criterion.probability import (
     BCELoss,
     BCEWithLogitsLoss,
-    GaussianLogVarNLLLoss,
-    GaussianNLLLoss,
     KLDivLoss,
-    KLDNormalLoss,
     KullbackLeiblerDivergenceLoss,
     PoissonLoss,
     PoissonNLLLoss,
@@ -44,14 +33,18 @@ from compute.nn.criterion.regression import (
     SmoothL1Loss,
     WeightedSmoothL1Loss,
 )
+from compute.nn.criterion.sequence import TimeDistributedCriterion, TimeDistributedMaskCriterion
 from compute.nn.criterion.similarity import (
     ClassSimplexLoss,
     CosineDistanceLoss,
     CosineEmbeddingLoss,
     CosineProximityLoss,
+    DiceLoss,
+    DotProductLoss,
     L1HingeEmbeddingLoss,
     TripletMarginLoss,
 )
+from compute.nn.criterion.transformed import OutputTransform, TransformedCriterion
 
 __all__ = [
     "BCELoss",
@@ -100,5 +93,4 @@ __all__ = [
     "TransformedCriterion",
     "TripletMarginLoss",
     "WeightedSmoothL1Loss",
-    "check_labels",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
+from compute.nn.criterion.checks import counted, float_outputs, same_shape
 from compute.spec import Arrays, Specs, TensorSpec
 
 Array = NDArray[np.floating[Any]]
@@ -141,7 +142,8 @@ class SimpleCriterion(SampleCriterion):
                 return 4 * (output - target) ** 3 / output.shape[1]
 
     Both methods get some of the batch's samples: output and target (n, *shape), values as float64 copies, whole
-    numbers as int64. Override `check_pair` where the target's shape need not be the output's.
+    numbers as int64; a target with as many elements as the output in the output's shape. Override `check_pair` where
+    the target's shape need not be the output's.
     """
 
     @abstractmethod
@@ -154,18 +156,18 @@ class SimpleCriterion(SampleCriterion):
 
     def check_pair(self, output: TensorSpec, target: TensorSpec) -> None:
         """Raises InputError unless such an output and target suit; by default their shapes must be equal."""
-        same_shape(self, output, target)
+        same_shape(self.kind, output, target)
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 1, 1)
-        float_outputs(self, outputs)
+        counted(self.kind, outputs, targets, 1, 1)
+        float_outputs(self.kind, outputs)
         self.check_pair(outputs[0], targets[0])
 
     def values(self, outputs: Arrays, targets: Arrays) -> Array:
-        return self.sample_losses(outputs[0], targets[0])
+        return self.sample_losses(outputs[0], _shaped(targets[0], outputs[0]))
 
     def derivatives(self, outputs: Arrays, targets: Arrays) -> Arrays:
-        return (self.sample_gradients(outputs[0], targets[0]),)
+        return (self.sample_gradients(outputs[0], _shaped(targets[0], outputs[0])),)
 
 
 class ElementwiseCriterion(SimpleCriterion):
@@ -192,15 +194,15 @@ class ElementwiseCriterion(SimpleCriterion):
         """Its derivative by x. Must not write into x or y."""
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        return reduced(self.element_loss(output, target.reshape(output.shape)), self.size_average)
+        return reduced(self.element_loss(output, target), self.size_average)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        return self.element_slope(output, target.reshape(output.shape))
+        return self.element_slope(output, target)
 
     def values(self, outputs: Arrays, targets: Arrays) -> Array:
-        losses = self.sample_losses(outputs[0], targets[0])
+        losses = super().values(outputs, targets)
         if self.work_type is np.float32 and not np.all(np.isfinite(losses)):
-            losses = self.sample_losses(outputs[0].astype(np.float64), targets[0].astype(np.float64))
+            losses = super().values((outputs[0].astype(np.float64),), (targets[0].astype(np.float64),))
         return losses
 
     def _doubles(self, outputs: Arrays, targets: Arrays) -> tuple[Arrays, Arrays]:
@@ -209,6 +211,11 @@ class ElementwiseCriterion(SimpleCriterion):
 
     def _write(self, outputs: Arrays, targets: Arrays, scale: float, grads: Arrays) -> None:
         super()._write(outputs, targets, scale * share(grads[0], self.size_average), grads)
+
+
+def _shaped(target: NDArray[Any], output: NDArray[Any]) -> NDArray[Any]:
+    """The target in the output's shape if it has as many elements: (n,) and (n, 1) would otherwise broadcast."""
+    return target.reshape(output.shape) if target.size == output.size else target
 
 
 def reduced(elements: NDArray[Any], average: bool) -> Losses:
@@ -237,74 +244,8 @@ def blocks(outputs: Arrays) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
-def refuse(values: NDArray[Any], wrong: NDArray[np.bool_], message: str) -> None:
-    """Raises InputError if an element of `wrong`, (n, ...) as `values`, is true.
-
-    Args:
-        message: what the values must be; "value of sample place" goes before it.
-    """
-    if wrong.any():
-        place = tuple(int(index) for index in np.argwhere(wrong)[0])
-        raise InputError(f"{values[place]:g} of sample {place[0]} of the batch{position(place)} {message}")
-
-
-def position(place: tuple[int, ...]) -> str:
-    """" at position 1, 2" of an index (sample, 1, 2)."""
-    return f" at position {', '.join(map(str, place[1:]))}" if len(place) > 1 else ""
-
-
-def describe(specs: Specs) -> str:
-    """Specs for a message."""
-    return ", ".join(str(spec) for spec in specs)
-
-
-def counted(criterion: Criterion, outputs: Specs, targets: Specs, wanted: int, wanted_targets: int | None) -> None:
-    """Raises InputError unless there are so many outputs and targets; None for any number of targets."""
-    if len(outputs) != wanted:
-        raise InputError(
-            f"{criterion.kind} needs {wanted} output{'s' * (wanted > 1)} of the network, got {len(outputs)}: "
-            f"{describe(outputs)}"
-        )
-    if wanted_targets is not None and len(targets) != wanted_targets:
-        raise InputError(
-            f"{criterion.kind} needs {wanted_targets} target{'s' * (wanted_targets > 1)} per sample, "
-            f"the data set has {len(targets)}: {describe(targets)}"
-        )
-
-
-def float_outputs(criterion: Criterion, outputs: Specs) -> None:
-    """Raises InputError if an output holds whole numbers."""
-    if any(spec.dtype != "float32" for spec in outputs):
-        raise InputError(f"{criterion.kind} needs float32 outputs of the network, got {describe(outputs)}")
-
-
-def same_shape(criterion: Criterion, output: TensorSpec, target: TensorSpec) -> None:
-    """Raises InputError unless the shapes are equal, dimensions of size 1 aside."""
-    if [size for size in output.shape if size > 1] != [size for size in target.shape if size > 1]:
-        raise InputError(
-            f"{criterion.kind} needs targets of the output's shape {output.shape}, the data set has {target.shape}"
-        )
-
-
-def number(kind: str, name: str, value: float, least: float | None = None, above: float | None = None) -> float:
-    """The setting as a float; InputError unless it is finite, at least `least` and larger than `above`."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
-        raise InputError(f"{kind}: {name} must be a number, got {value!r}")
-    if least is not None and value < least:
-        raise InputError(f"{kind}: {name} must be at least {least:g}, got {value!r}")
-    if above is not None and value <= above:
-        raise InputError(f"{kind}: {name} must be more than {above:g}, got {value!r}")
-    return float(value)
-
-
-def weights(kind: str, name: str, value: Any) -> Array | None:
-    """Weights as a float64 array, None as None; InputError unless they are numbers that are not negative."""
-    if value is None:
-        return None
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{kind}: {name} must be numbers, got {value!r}") from None
-    if not array.size or not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise InputError(f"{kind}: {name} must be numbers that are not negative, got {value!r}")
-    return array
+def is_criterion(kind: str, criterion: Criterion) -> Criterion:
+    """The criterion; InputError if it is something else."""
+    if not isinstance(criterion, Criterion):
+        raise InputError(f"{kind} takes criterions such as nn.MSELoss(), got {criterion!r}")
+    return criterion

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
-from compute.nn.criterion.base import Array, Losses, counted, float_outputs, number, reduced, weights
+from compute.nn.criterion.base import Array, Losses, reduced
+from compute.nn.criterion.checks import counted, float_outputs, number, weights
 from compute.nn.criterion.labels import ClassCriterion, Labels, check_labels, class_weights
 from compute.spec import Arrays, Specs
 
@@ -155,8 +156,8 @@ class CrossEntropyLoss(_Likelihood):
 
     def check(self, outputs: Specs, targets: Specs) -> None:
         if len(outputs) == len(targets) == 1 and targets[0].dtype == "float32" and targets[0].shape:
-            counted(self, outputs, targets, 1, 1)
-            float_outputs(self, outputs)
+            counted(self.kind, outputs, targets, 1, 1)
+            float_outputs(self.kind, outputs)
             if outputs[0].shape != targets[0].shape:
                 raise InputError(
                     f"{self.kind} needs float32 targets of the output's shape {outputs[0].shape} or int64 labels "

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
-from compute.nn.criterion.base import Array, Criterion, counted, describe, float_outputs, position
+from compute.nn.criterion.base import Array, Criterion
+from compute.nn.criterion.checks import counted, describe, float_outputs, position
 from compute.spec import Specs
 
 Labels = NDArray[np.int64]
@@ -19,8 +20,8 @@ class ClassCriterion(Criterion):
     """What the outputs are, for messages."""
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 1, 1)
-        float_outputs(self, outputs)
+        counted(self.kind, outputs, targets, 1, 1)
+        float_outputs(self.kind, outputs)
         shape, labels = outputs[0].shape, targets[0]
         if labels.dtype != "int64" or not shape or shape[:-1] != labels.shape:
             wanted = ", ".join([*(str(size) for size in labels.shape), "classes"])

@@ -8,20 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import InputError
-from compute.nn.criterion.base import (
-    Array,
-    ElementwiseCriterion,
-    SampleCriterion,
-    SimpleCriterion,
-    counted,
-    float_outputs,
-    number,
-    reduced,
-    refuse,
-    same_shape,
-    share,
-    weights,
-)
+from compute.nn.criterion.base import Array, ElementwiseCriterion, SampleCriterion, reduced, share
+from compute.nn.criterion.checks import counted, float_outputs, number, refuse, same_shape, weights
 from compute.nn.criterion.labels import ClassCriterion, Labels, check_labels, class_weights
 from compute.nn.criterion.probability import BCEWithLogitsLoss
 from compute.spec import Arrays, Specs, TensorSpec
@@ -155,8 +143,8 @@ class MultiLabelMarginLoss(SampleCriterion):
     """
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 1, 1)
-        float_outputs(self, outputs)
+        counted(self.kind, outputs, targets, 1, 1)
+        float_outputs(self.kind, outputs)
         if len(outputs[0].shape) != 1 or outputs[0].shape != targets[0].shape or targets[0].dtype != "int64":
             raise InputError(
                 f"{self.kind} needs scores (classes,) and int64 labels (classes,), ended by -1; the network gives "
@@ -213,10 +201,10 @@ class MarginRankingLoss(SampleCriterion):
         self.size_average = bool(size_average)
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 2, 1)
-        float_outputs(self, outputs)
+        counted(self.kind, outputs, targets, 2, 1)
+        float_outputs(self.kind, outputs)
         for spec in (TensorSpec(outputs[1].shape), targets[0]):
-            same_shape(self, outputs[0], spec)
+            same_shape(self.kind, outputs[0], spec)
 
     def check_batch(self, outputs: Arrays, targets: Arrays) -> None:
         check_signs(self.kind, targets[0])
@@ -233,52 +221,6 @@ class MarginRankingLoss(SampleCriterion):
     def _short(self, outputs: Arrays, targets: Arrays) -> tuple[Array, Array]:
         first, second, y = outputs[0], outputs[1].reshape(outputs[0].shape), targets[0].reshape(outputs[0].shape)
         return np.maximum(0.0, self.margin - y * (first - second)), y
-
-
-class DotProductLoss(SimpleCriterion):
-    """The sum of x y over a sample: outputs x, targets y of the same shape. To make it large, negate the targets.
-
-    Args:
-        size_average: True for the mean over a sample's elements instead of the sum.
-
-    Source: BigDL DotProductCriterion.
-    """
-
-    def __init__(self, size_average: bool = False) -> None:
-        self.size_average = bool(size_average)
-
-    def sample_losses(self, output: Array, target: Array) -> Array:
-        return reduced(output * target.reshape(output.shape), self.size_average)
-
-    def sample_gradients(self, output: Array, target: Array) -> Array:
-        return target.reshape(output.shape) * share(output, self.size_average)
-
-
-class DiceLoss(SimpleCriterion):
-    """1 - (2 sum(x y) + epsilon) / (sum x + sum y + epsilon), sums over a sample: one minus Dice's coefficient of two
-    masks, outputs x and targets y in 0..1, of the same shape.
-
-    Args:
-        epsilon: keeps two empty masks equal.
-
-    Source: Milletari et al., V-Net, 2016; BigDL DiceCoefficientCriterion.
-    """
-
-    def __init__(self, epsilon: float = 1.0) -> None:
-        self.epsilon = number(self.kind, "epsilon", epsilon, least=0.0)
-
-    def sample_losses(self, output: Array, target: Array) -> Array:
-        upper, lower, _ = self._parts(output, target)
-        return (1.0 - upper / lower)[:, 0]
-
-    def sample_gradients(self, output: Array, target: Array) -> Array:
-        upper, lower, y = self._parts(output, target)
-        return ((upper / lower - 2.0 * y) / lower).reshape(output.shape)
-
-    def _parts(self, output: Array, target: Array) -> tuple[Array, Array, Array]:
-        x, y = output.reshape(len(output), -1), target.reshape(len(output), -1)
-        upper = 2.0 * (x * y).sum(axis=1, keepdims=True) + self.epsilon
-        return upper, x.sum(axis=1, keepdims=True) + y.sum(axis=1, keepdims=True) + self.epsilon, y
 
 
 def check_signs(kind: str, target: NDArray[Any]) -> None:

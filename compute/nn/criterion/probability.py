@@ -7,23 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from compute.errors import InputError
-from compute.nn.criterion.base import (
-    Array,
-    ElementwiseCriterion,
-    SampleCriterion,
-    SimpleCriterion,
-    counted,
-    float_outputs,
-    number,
-    reduced,
-    refuse,
-    same_shape,
-    share,
-    weights,
-)
+from compute.nn.criterion.base import Array, ElementwiseCriterion, SimpleCriterion, reduced, share
+from compute.nn.criterion.checks import broadcastable, number, refuse, some_dimensions, weights
 from compute.nn.criterion.regression import EPSILON
-from compute.spec import Arrays, Specs, TensorSpec
+from compute.spec import Arrays, TensorSpec
 
 
 class _Weighted(ElementwiseCriterion):
@@ -92,8 +79,11 @@ class BCEWithLogitsLoss(_Weighted):
         return self._times(positive * (tail + np.maximum(-x, 0.0)) + (1.0 - y) * (tail + np.maximum(x, 0.0)))
 
     def element_slope(self, x: Array, y: Array) -> Array:
-        positive = y if self.pos_weight is None else y * self.pos_weight
-        return self._times((1.0 - y) / (1.0 + np.exp(-x)) - positive / (1.0 + np.exp(x)))
+        sigmoid = 1.0 / (1.0 + np.exp(-x))
+        if self.pos_weight is None:
+            return self._times(sigmoid - y)
+        positive = y * self.pos_weight
+        return self._times(sigmoid * (1.0 - y + positive) - positive)
 
 
 class KLDivLoss(ElementwiseCriterion):
@@ -128,13 +118,17 @@ class KullbackLeiblerDivergenceLoss(SimpleCriterion):
     Source: Keras kullback_leibler_divergence; BigDL KullbackLeiblerDivergenceCriterion.
     """
 
+    def check_pair(self, output: TensorSpec, target: TensorSpec) -> None:
+        some_dimensions(self.kind, output)
+        super().check_pair(output, target)
+
     def sample_losses(self, output: Array, target: Array) -> Array:
-        x, y = np.clip(output, EPSILON, 1.0), np.clip(target.reshape(output.shape), EPSILON, 1.0)
+        x, y = np.clip(output, EPSILON, 1.0), np.clip(target, EPSILON, 1.0)
         terms = y * np.log(y / x)
         return reduced(terms, average=False) / _rows(output)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        x, y = np.clip(output, EPSILON, 1.0), np.clip(target.reshape(output.shape), EPSILON, 1.0)
+        x, y = np.clip(output, EPSILON, 1.0), np.clip(target, EPSILON, 1.0)
         return np.where((output < EPSILON) | (output > 1.0), 0.0, -y / x) / _rows(output)
 
 
@@ -174,119 +168,6 @@ class PoissonLoss(PoissonNLLLoss):
         super().__init__(log_input=False, eps=EPSILON, size_average=size_average)
 
 
-class _Gaussian(SampleCriterion):
-    """Two outputs, mean and spread, of one shape, and targets of that shape."""
-
-    def __init__(self, size_average: bool) -> None:
-        self.size_average = bool(size_average)
-
-    def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 2, 1)
-        float_outputs(self, outputs)
-        if outputs[0].shape != outputs[1].shape:
-            raise InputError(
-                f"{self.kind} needs two outputs of the same shape, got {outputs[0].shape} and {outputs[1].shape}"
-            )
-        same_shape(self, outputs[0], targets[0])
-
-
-class GaussianNLLLoss(_Gaussian):
-    """Negative log likelihood of y under normal distributions: (log v + (m - y)^2 / v) / 2 per element, v at least eps.
-
-    Outputs: means m and variances v, of one shape; targets y of that shape. As in PyTorch a variance below eps gets
-    the gradient that it would have at eps.
-
-    Args:
-        full: adds log(2 pi) / 2.
-
-    Raises:
-        InputError: a variance is negative.
-
-    Source: Nix and Weigend, 1994; torch.nn.GaussianNLLLoss (where the variance comes third).
-    """
-
-    def __init__(self, full: bool = False, eps: float = 1e-6, size_average: bool = True) -> None:
-        super().__init__(size_average)
-        self.full = bool(full)
-        self.eps = number(self.kind, "eps", eps, above=0.0)
-
-    def check_batch(self, outputs: Arrays, targets: Arrays) -> None:
-        remedy = "is no variance; put nn.Softplus() before the second output, or use nn.GaussianLogVarNLLLoss"
-        refuse(outputs[1], outputs[1] < 0, remedy)
-
-    def values(self, outputs: Arrays, targets: Arrays) -> Array:
-        mean, variance = outputs
-        variance = np.maximum(variance, self.eps)
-        loss = 0.5 * (np.log(variance) + (mean - targets[0].reshape(mean.shape)) ** 2 / variance)
-        return reduced(loss + 0.5 * math.log(2.0 * math.pi) * self.full, self.size_average)
-
-    def derivatives(self, outputs: Arrays, targets: Arrays) -> Arrays:
-        mean, part = outputs[0], share(outputs[0], self.size_average)
-        variance = np.maximum(outputs[1], self.eps)
-        difference = mean - targets[0].reshape(mean.shape)
-        ratio = difference / variance
-        return ratio * part, (0.5 * part) * (1.0 - difference * ratio) / variance
-
-
-class GaussianLogVarNLLLoss(_Gaussian):
-    """Negative log likelihood of y under normal distributions: (log(2 pi) + s + (m - y)^2 e^-s) / 2, summed.
-
-    Outputs: means m and log-variances s, of one shape; targets y of that shape.
-
-    Args:
-        size_average: True for the mean over a sample's elements instead of the sum.
-
-    Source: BigDL GaussianCriterion.
-    """
-
-    def __init__(self, size_average: bool = False) -> None:
-        super().__init__(size_average)
-
-    def values(self, outputs: Arrays, targets: Arrays) -> Array:
-        mean, spread = outputs
-        square = (mean - targets[0].reshape(mean.shape)) ** 2
-        return reduced(0.5 * (math.log(2.0 * math.pi) + spread + square * np.exp(-spread)), self.size_average)
-
-    def derivatives(self, outputs: Arrays, targets: Arrays) -> Arrays:
-        mean, spread = outputs
-        difference, part = mean - targets[0].reshape(mean.shape), share(mean, self.size_average)
-        ratio = difference * np.exp(-spread)
-        return ratio * part, (0.5 * part) * (1.0 - difference * ratio)
-
-
-class KLDNormalLoss(SampleCriterion):
-    """Divergence of normal distributions from the standard one, the regularizer of variational autoencoders:
-    (m^2 + e^s - 1 - s) / 2, summed over a sample. The target does not matter.
-
-    Outputs: means m and log-variances s, of one shape.
-
-    Args:
-        size_average: True for the mean over a sample's elements instead of the sum.
-
-    Source: Kingma and Welling, 2014, appendix B; BigDL KLDCriterion.
-    """
-
-    def __init__(self, size_average: bool = False) -> None:
-        self.size_average = bool(size_average)
-
-    def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 2, None)
-        float_outputs(self, outputs)
-        if outputs[0].shape != outputs[1].shape:
-            raise InputError(
-                f"{self.kind} needs two outputs of the same shape, got {outputs[0].shape} and {outputs[1].shape}"
-            )
-
-    def values(self, outputs: Arrays, targets: Arrays) -> Array:
-        mean, spread = outputs
-        return reduced(0.5 * (mean**2 + (np.expm1(spread) - spread)), self.size_average)
-
-    def derivatives(self, outputs: Arrays, targets: Arrays) -> Arrays:
-        mean, spread = outputs
-        part = share(mean, self.size_average)
-        return mean * part, np.expm1(spread) * (0.5 * part)
-
-
 class PolicyGradientLoss(SimpleCriterion):
     """-sum_a R_a log P_a: outputs are probabilities P (n, actions); targets (n, actions) hold the reward or advantage
     at the action that was taken and 0 elsewhere. An action without reward has no part in it, whatever its probability.
@@ -301,27 +182,12 @@ class PolicyGradientLoss(SimpleCriterion):
         self.size_average = bool(size_average)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        y = target.reshape(output.shape)
-        taken = y != 0
         # An action without reward counts nothing, not even at probability 0, but its NaN is not hidden.
-        probability = np.where(taken | np.isnan(output), output, 1.0)
-        return reduced(y * -np.log(probability), self.size_average)
+        probability = np.where((target != 0) | np.isnan(output), output, 1.0)
+        return reduced(target * -np.log(probability), self.size_average)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        y = target.reshape(output.shape)
-        return np.where(y != 0, -y / output, 0.0) * share(output, self.size_average)
-
-
-def broadcastable(kind: str, name: str, weight: Array | None, output: TensorSpec) -> None:
-    """Raises InputError unless there is no weight or it broadcasts to the output's shape."""
-    if weight is None:
-        return
-    try:
-        fits = np.broadcast_shapes(weight.shape, output.shape) == output.shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise InputError(f"{kind}: {name} of shape {weight.shape} does not fit a sample's output {output.shape}")
+        return np.where(target != 0, -target / output, 0.0) * share(output, self.size_average)
 
 
 def _rows(output: Array) -> int:

@@ -5,19 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compute.errors import InputError
-from compute.nn.criterion.base import (
-    Array,
-    SampleCriterion,
-    SimpleCriterion,
-    counted,
-    describe,
-    float_outputs,
-    number,
-    reduced,
-    same_shape,
-)
+from compute.nn.criterion.base import Array, SampleCriterion, SimpleCriterion, reduced, share
+from compute.nn.criterion.checks import counted, number, same_shape, some_dimensions, vectors
 from compute.nn.criterion.labels import ClassCriterion, check_labels
 from compute.nn.criterion.margin import check_signs
 from compute.spec import Arrays, Specs, TensorSpec
@@ -32,9 +24,9 @@ class _Pair(SampleCriterion):
     outputs_wanted = 2
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, self.outputs_wanted, 1)
-        vectors(self, outputs)
-        same_shape(self, TensorSpec(()), targets[0])
+        counted(self.kind, outputs, targets, self.outputs_wanted, 1)
+        vectors(self.kind, outputs)
+        same_shape(self.kind, TensorSpec(()), targets[0])
 
     def check_batch(self, outputs: Arrays, targets: Arrays) -> None:
         check_signs(self.kind, targets[0])
@@ -91,14 +83,14 @@ class CosineDistanceLoss(SimpleCriterion):
     """
 
     def check_pair(self, output: TensorSpec, target: TensorSpec) -> None:
-        vectors(self, (output,))
+        vectors(self.kind, (output,))
         super().check_pair(output, target)
 
     def sample_losses(self, output: Array, target: Array) -> Array:
-        return 1.0 - _cosine(output, target.reshape(output.shape))[0][:, 0]
+        return 1.0 - _cosine(output, target)[0][:, 0]
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        return -_cosine(output, target.reshape(output.shape))[1][0]
+        return -_cosine(output, target)[1][0]
 
 
 class CosineProximityLoss(SimpleCriterion):
@@ -108,14 +100,64 @@ class CosineProximityLoss(SimpleCriterion):
     Source: Keras cosine_proximity; BigDL CosineProximityCriterion.
     """
 
+    def check_pair(self, output: TensorSpec, target: TensorSpec) -> None:
+        some_dimensions(self.kind, output)
+        super().check_pair(output, target)
+
     def sample_losses(self, output: Array, target: Array) -> Array:
-        x, y = _unit(output)[0], _unit(target.reshape(output.shape))[0]
+        x, y = _unit(output)[0], _unit(target)[0]
         return -reduced(x * y, average=True)
 
     def sample_gradients(self, output: Array, target: Array) -> Array:
-        (x, norm, free), (y, _, _) = _unit(output), _unit(target.reshape(output.shape))
+        (x, norm, free), (y, _, _) = _unit(output), _unit(target)
         along = np.where(free, (x * y).sum(axis=-1, keepdims=True), 0.0)
         return np.asarray((x * along - y) / (norm * output[0].size))
+
+
+class DotProductLoss(SimpleCriterion):
+    """The sum of x y over a sample: outputs x, targets y of the same shape. To make it large, negate the targets.
+
+    Args:
+        size_average: True for the mean over a sample's elements instead of the sum.
+
+    Source: BigDL DotProductCriterion.
+    """
+
+    def __init__(self, size_average: bool = False) -> None:
+        self.size_average = bool(size_average)
+
+    def sample_losses(self, output: Array, target: Array) -> Array:
+        return reduced(output * target, self.size_average)
+
+    def sample_gradients(self, output: Array, target: Array) -> Array:
+        return target * share(output, self.size_average)
+
+
+class DiceLoss(SimpleCriterion):
+    """1 - (2 sum(x y) + epsilon) / (sum x + sum y + epsilon), sums over a sample: one minus Dice's coefficient of two
+    masks, outputs x and targets y in 0..1, of the same shape.
+
+    Args:
+        epsilon: keeps two empty masks equal.
+
+    Source: Milletari et al., V-Net, 2016; BigDL DiceCoefficientCriterion.
+    """
+
+    def __init__(self, epsilon: float = 1.0) -> None:
+        self.epsilon = number(self.kind, "epsilon", epsilon, least=0.0)
+
+    def sample_losses(self, output: Array, target: Array) -> Array:
+        upper, lower, _ = self._parts(output, target)
+        return (1.0 - upper / lower)[:, 0]
+
+    def sample_gradients(self, output: Array, target: Array) -> Array:
+        upper, lower, y = self._parts(output, target)
+        return ((upper / lower - 2.0 * y) / lower).reshape(output.shape)
+
+    def _parts(self, output: Array, target: Array) -> tuple[Array, Array, Array]:
+        x, y = output.reshape(len(output), -1), target.reshape(len(output), -1)
+        upper = 2.0 * (x * y).sum(axis=1, keepdims=True) + self.epsilon
+        return upper, x.sum(axis=1, keepdims=True) + y.sum(axis=1, keepdims=True) + self.epsilon, y
 
 
 class TripletMarginLoss(SampleCriterion):
@@ -138,8 +180,8 @@ class TripletMarginLoss(SampleCriterion):
         self.swap = bool(swap)
 
     def check(self, outputs: Specs, targets: Specs) -> None:
-        counted(self, outputs, targets, 3, None)
-        vectors(self, outputs)
+        counted(self.kind, outputs, targets, 3, None)
+        vectors(self.kind, outputs)
 
     def values(self, outputs: Arrays, targets: Arrays) -> Array:
         anchor, positive, negative = outputs
@@ -219,13 +261,6 @@ def simplex(corners: int) -> Array:
     return points
 
 
-def vectors(criterion: SampleCriterion, outputs: Specs) -> None:
-    """Raises InputError unless all outputs are float32 vectors of one size."""
-    float_outputs(criterion, outputs)
-    if any(len(spec.shape) != 1 or spec.shape != outputs[0].shape for spec in outputs):
-        raise InputError(f"{criterion.kind} needs outputs (size,), all of one size, got {describe(outputs)}")
-
-
 def _cosine(x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
     """cos(x, y) of rows, (n, 1), and its derivatives by x and y."""
     xx, yy = (x * x).sum(axis=1, keepdims=True) + _TINY, (y * y).sum(axis=1, keepdims=True) + _TINY
@@ -234,8 +269,9 @@ def _cosine(x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
     return np.asarray(cosine), (y / norm - x * (cosine / xx), x / norm - y * (cosine / yy))
 
 
-def _unit(x: Array) -> tuple[Array, Array, Array]:
+def _unit(x: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
     """x scaled to norm 1 along the last dimension, its norm, and whether that is above the least allowed."""
-    square = (x * x).sum(axis=-1, keepdims=True)
-    norm = np.sqrt(np.maximum(square, _TINY))
-    return np.asarray(x / norm), np.asarray(norm), np.asarray(square > _TINY)
+    square: Array = (x * x).sum(axis=-1, keepdims=True)
+    norm: Array = np.sqrt(np.maximum(square, _TINY))
+    above: NDArray[np.bool_] = square > _TINY
+    return np.asarray(x / norm), norm, above
