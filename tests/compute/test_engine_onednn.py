@@ -152,7 +152,12 @@ CASES = {
     "lstm": Case(lambda: recurrent(nn.LSTM(12, 20, 2, dropout=0.5)), IDS, ("Embedding",)),
     "lstm without bias": Case(lambda: recurrent(nn.LSTM(12, 20, bias=False)), IDS, ("Embedding",)),
     "rnn": Case(lambda: recurrent(nn.RNN(12, 20, 2, nonlinearity="relu")), IDS, ("Embedding",)),
-    "gru by formula": Case(lambda: recurrent(nn.GRU(12, 20)), IDS, ("Embedding", "GRU")),
+    "gru": Case(lambda: recurrent(nn.GRU(12, 20, 2, dropout=0.25)), IDS, ("Embedding",)),
+    "gru in both directions": Case(lambda: recurrent(nn.GRU(12, 10, bidirectional=True)), IDS, ("Embedding",)),
+    "lstm in both directions": Case(
+        lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3)), IDS, ("Embedding",)
+    ),
+    "lstm by formula": Case(lambda: recurrent(nn.LSTM(12, 20, peephole=True)), IDS, ("Embedding", "LSTM")),
 }
 
 

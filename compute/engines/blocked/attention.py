@@ -9,6 +9,7 @@ import numpy as np
 
 from compute import nn
 from compute.engines import dnnl
+from compute.engines.blocked.dropout import drawn_mask, drop, stream_of
 from compute.engines.blocked.layout import Layout
 from compute.engines.blocked.plan import BlockedPlan
 from compute.engines.dnnl import Descriptor, EltwisePostOp, Unimplemented
@@ -18,7 +19,6 @@ from compute.engines.dnnl.constants import (
     DST,
     SRC,
     SRC_1,
-    U8,
     WEIGHTS,
     Binary,
     Eltwise,
@@ -26,8 +26,6 @@ from compute.engines.dnnl.constants import (
 from compute.engines.staged import Stage
 from compute.engines.tensor import Tensor
 from compute.graph import Node
-from compute.nn.dropout import keep_mask, keep_scale
-from compute.nn.layer import LayerContext
 
 NEVER = -1e30
 """Added to scores of keys that are ignored: finite, since oneDNN's softmax of infinities is not a number."""
@@ -59,9 +57,9 @@ class AttentionStage(Stage):
         self._weights = self._softmax()
         self._kept = self._weights
         if plan.training and layer.dropout:
-            self._mask = self._draw(nodes[0])
+            self._mask = drawn_mask(plan, stream_of(plan, nodes[0]), layer.dropout, self._data.dims)
             self._kept = plan.tensor(self._data)
-            self._drop(self._weights, self._kept)
+            drop(plan, self._weights, self._mask, layer.dropout, self._kept)
         y = plan.tensor(plan.plain(plan.shape(nodes[0].outputs[0])))
         self._product((self._kept, self._data), self._heads(self._v), self._heads(y))
         self.outputs = (y,)
@@ -119,21 +117,6 @@ class AttentionStage(Stage):
         plan.run(self._normalize, {SRC: scores, DST: scores})
         return scores
 
-    def _draw(self, node: Node) -> Tensor:
-        """The mask of the dropout, a byte an element."""
-        plan, p = self.plan, self._layer.dropout
-        context = LayerContext(node.index, plan.current, (True,), {})
-        drawn = plan.tensor(plan.api.strided(self._data.dims, dtype=U8))
-        mask = drawn.array.view(np.bool_)
-        plan.emit(lambda: np.copyto(mask, keep_mask(context.stream(), mask.size, p)), uses=(mask,))
-        return drawn
-
-    def _drop(self, x: Tensor, y: Tensor) -> None:
-        plan, data = self.plan, self._data
-        attr = plan.api.attribute_of(EltwisePostOp(Eltwise.LINEAR, float(keep_scale(self._layer.dropout)), 0.0))
-        operation = dnnl.binary(plan.api, Binary.MUL, data, plan.describe(self._mask), data, attr=attr)
-        plan.run(operation, {SRC: x, SRC_1: self._mask, DST: y})
-
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
         plan, data = self.plan, self._data
         grad_y = self._row_major(grads[0])
@@ -142,7 +125,7 @@ class AttentionStage(Stage):
         grad = plan.tensor(data)
         self._product(self._heads(grad_y), self._heads(self._v, transposed=True), (grad, data))
         if self._kept is not self._weights:
-            self._drop(grad, grad)
+            drop(plan, grad, self._mask, self._layer.dropout, grad)
         operation = dnnl.softmax_backward(self._normalize, data, data, data)
         grad_scores = plan.tensor(data)
         plan.run(operation, {DST: self._weights, DIFF_DST: grad, DIFF_SRC: grad_scores})

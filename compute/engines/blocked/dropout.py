@@ -1,9 +1,8 @@
-"""Dropout in any layout."""
+"""Dropout in any layout, by itself and as a part of other stages."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +16,8 @@ from compute.engines.tensor import ROWS, Tensor
 from compute.graph import Node
 from compute.nn.dropout import keep_mask, keep_scale
 from compute.nn.layer import LayerContext
+from compute.philox import Stream
+from compute.spec import Shape
 
 
 class DropoutStage(Stage):
@@ -32,41 +33,48 @@ class DropoutStage(Stage):
         self.outputs = (x,)
         if self._is_identity:
             return
-        self._context = LayerContext(nodes[0].index, plan.current, (True,), {})
-        dims = plan.shape(nodes[0].outputs[0])
         self._x = x
-        plain = plan.api.strided(dims, dtype=U8)
-        drawn = plan.tensor(plain)
-        self._drawn = drawn.array.view(np.bool_)
-        plan.emit(self._draw, uses=(drawn.array,))
-        self._mask = drawn
+        self._mask = drawn_mask(plan, stream_of(plan, nodes[0]), self._p, plan.shape(nodes[0].outputs[0]))
         if x.layout != ROWS:
-            self._mask = plan.tensor(plan.retyped(plan.describe(x), U8))
-            plan.reorder(drawn, self._mask)
+            self._mask = plan.to(self._mask, plan.retyped(plan.describe(x), U8))
         y = plan.tensor(plan.describe(x))
-        self._multiply(x, y)
+        drop(plan, x, self._mask, self._p, y)
         self.outputs = (y,)
 
     @property
     def _is_identity(self) -> bool:
         return not self.plan.training or self._p == 0
 
-    def _draw(self) -> None:
-        np.copyto(self._drawn, keep_mask(self._context.stream(), math.prod(self._drawn.shape), self._p))
-
-    def _multiply(self, x: Tensor, y: Tensor) -> None:
-        data, mask = self.plan.describe(x), self.plan.describe(self._mask)
-        # Not merged into the mask: a multiplication by 0 or 1 is exact, so that the result is that of the formula.
-        attr = self.plan.api.attribute_of(EltwisePostOp(Eltwise.LINEAR, float(keep_scale(self._p)), 0.0))
-        operation = dnnl.binary(self.plan.api, Binary.MUL, data, mask, data, attr=attr)
-        self.plan.run(operation, {SRC: x, SRC_1: self._mask, DST: y})
-
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
         if self._is_identity:
             return [grads[0]]
         grad_y = self.plan.to(grads[0], self.plan.describe(self._x))
         grad_x = self.plan.overwritable(grad_y)
-        self._multiply(grad_y, grad_x)
+        drop(self.plan, grad_y, self._mask, self._p, grad_x)
         return [grad_x]
 
 
+def stream_of(plan: BlockedPlan, node: Node) -> Callable[[], Stream]:
+    """What gives a layer's random numbers of the pass that the plan is in."""
+    return LayerContext(node.index, plan.current, (True,), {}).stream
+
+
+def drawn_mask(plan: BlockedPlan, stream: Callable[[], Stream], p: float, dims: Shape) -> Tensor:
+    """Emits the drawing of a mask of 0 with probability p and 1, a byte an element, row-major."""
+    mask = plan.tensor(plan.api.strided(dims, dtype=U8))
+    flags = mask.array.view(np.bool_)
+
+    def draw() -> None:
+        keep_mask(stream(), flags.size, p, flags)
+
+    plan.emit(draw, uses=(flags,))
+    return mask
+
+
+def drop(plan: BlockedPlan, x: Tensor, mask: Tensor, p: float, y: Tensor) -> None:
+    """Emits y = x * mask / (1 - p); y may be x."""
+    data = plan.describe(x)
+    # Not merged into the mask: a multiplication by 0 or 1 is exact, so that the result is that of the formula.
+    attr = plan.api.attribute_of(EltwisePostOp(Eltwise.LINEAR, float(keep_scale(p)), 0.0))
+    operation = dnnl.binary(plan.api, Binary.MUL, data, plan.describe(mask), data, attr=attr)
+    plan.run(operation, {SRC: x, SRC_1: mask, DST: y})

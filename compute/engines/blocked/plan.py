@@ -125,17 +125,23 @@ class BlockedPlan(StagedPlan):
     # --- parameters and calls -----------------------------------------------------------------------------------------
 
     def weight(
-        self, parameter: Array, dims: Shape, descriptor: Descriptor, strides: Shape | None = None
+        self,
+        parameter: Array,
+        dims: Shape,
+        descriptor: Descriptor,
+        strides: Shape | None = None,
+        parts: tuple[int, ...] | None = None,
     ) -> Tensor:
         """A parameter, seen as `dims`, in a kernel's layout; the parameter itself where that is its own.
 
         Args:
             strides: of the parameter's elements; row-major by default.
+            parts: its rows are as many parts, which the kernel wants in this order; None for the same.
         """
         layout = self.layout_of(descriptor)
         if layout == ROWS and strides is None:
             return Tensor(parameter.reshape(dims))
-        packed = self.engine.weights.get(parameter, dims, descriptor, strides)
+        packed = self.engine.weights.get(parameter, dims, descriptor, strides, parts)
         self._packed[id(packed)] = packed
         return Tensor(packed.array, Layout(descriptor))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from compute.engines.blocked.layout import Layout
 from compute.engines.dnnl import Api, Call, Descriptor
 from compute.memory import aligned
@@ -13,19 +15,31 @@ class PackedWeight:
     """One parameter in one layout; plans that want the same share it."""
 
     def __init__(
-        self, api: Api, parameter: Array, dims: Shape, wanted: Descriptor, strides: Shape | None = None
+        self,
+        api: Api,
+        parameter: Array,
+        dims: Shape,
+        wanted: Descriptor,
+        strides: Shape | None,
+        parts: tuple[int, ...] | None,
     ) -> None:
         self.array = aligned((wanted.size_bytes,), "uint8")
-        source, target = api.memory(api.strided(dims, strides), parameter), api.memory(wanted, self.array)
-        self._reorder: Call = api.reorder(source, target)
+        self._parameter, self._parts = parameter, parts
+        self._source = parameter if parts is None else aligned(parameter.shape)
+        source = api.memory(api.strided(dims, strides), self._source)
+        self._reorder: Call = api.reorder(source, api.memory(wanted, self.array))
         self._version = -1
 
     def refresh(self, version: int) -> None:
         """Copies the parameter anew unless this version of it is there."""
-        if version != self._version:
-            if self._reorder():
-                raise RuntimeError("oneDNN could not reorder a weight")
-            self._version = version
+        if version == self._version:
+            return
+        if self._parts is not None:
+            count = len(self._parts)
+            np.take(self._parameter.reshape(count, -1), self._parts, axis=0, out=self._source.reshape(count, -1))
+        if self._reorder():
+            raise RuntimeError("oneDNN could not reorder a weight")
+        self._version = version
 
 
 class PackedWeights:
@@ -41,13 +55,18 @@ class PackedWeights:
         self._packed: dict[tuple[int, Layout], PackedWeight] = {}
 
     def get(
-        self, parameter: Array, dims: Shape, wanted: Descriptor, strides: Shape | None = None
+        self,
+        parameter: Array,
+        dims: Shape,
+        wanted: Descriptor,
+        strides: Shape | None = None,
+        parts: tuple[int, ...] | None = None,
     ) -> PackedWeight:
-        """A parameter, a view of the flat vector, seen as `dims` with these strides, in the wanted layout."""
+        """A parameter, a view of the flat vector, in the wanted layout; see `BlockedPlan.weight`."""
         key = (parameter.ctypes.data, Layout(wanted))
         if key not in self._packed:
             # A plan's descriptors go with it: the key, too, must be of the same age as the copy.
             own = self._api.descriptor("clone", wanted.handle)
             key = (parameter.ctypes.data, Layout(own))
-            self._packed[key] = PackedWeight(self._api, parameter, dims, own, strides)
+            self._packed[key] = PackedWeight(self._api, parameter, dims, own, strides, parts)
         return self._packed[key]
