@@ -46,20 +46,17 @@ class Profile:
     Attributes:
         rows: of all calls.
         step_s: the whole step, as it runs without being watched.
-        peak_flops: what a large matrix product reaches on these threads in this precision; 0 where not measured.
+        outside_s: of a watched step outside of all calls: Python, the loss, the copy of the input.
+        peak_flops: what a large matrix product reaches on these threads in this precision.
         peak_bytes: what a large copy reaches, read and written bytes per second.
     """
 
     rows: list[Row]
     step_s: float
+    outside_s: float
     samples: int
     peak_flops: float
     peak_bytes: float
-
-    @property
-    def calls_s(self) -> float:
-        """All that the rows account for; the rest of the step is the loss, the copy of the input, and Python."""
-        return sum(row.seconds for row in self.rows)
 
 
 def profile(program: Program, x: NDArray[Any] | Arrays, target: NDArray[Any] | Arrays, steps: int = 10) -> Profile:
@@ -72,6 +69,7 @@ def profile(program: Program, x: NDArray[Any] | Arrays, target: NDArray[Any] | A
     if not isinstance(plan, StagedPlan):
         raise InputError("engine numpy runs the layers' formulas one by one; profile engine onednn or mkl")
     samples = len(x[0]) if isinstance(x, tuple) else len(x)
+    before = _peak_flops(program)
     for _ in range(WARM_UP_STEPS):
         program.forward_backward(x, target, 1.0 / samples, (1, 1, 0))
     whole = []
@@ -103,15 +101,22 @@ def profile(program: Program, x: NDArray[Any] | Arrays, target: NDArray[Any] | A
         return call
 
     plan.watch(watched)
+    watched_s = []
     try:
         for _ in range(steps):
+            program.parameters_changed()
+            begun = time.perf_counter()
             program.forward_backward(x, target, 1.0 / samples, (1, 1, 0))
+            watched_s.append(time.perf_counter() - begun)
     finally:
         plan.watch(None)
     for key, calls in seconds.items():
         rows[key].seconds = sum(median(times) for times in calls)
-    peak_flops = _peak_flops(program) if any(row.flops for row in rows.values()) else 0.0
-    return Profile(list(rows.values()), median(whole), samples, peak_flops, _peak_bytes())
+    inside = [sum(times[step] for calls in seconds.values() for times in calls) for step in range(steps)]
+    outside = median(whole_s - inside_s for whole_s, inside_s in zip(watched_s, inside, strict=True))
+    # On a shared machine the peak comes and goes, too: before and after.
+    peak_flops = max(before, _peak_flops(program))
+    return Profile(list(rows.values()), median(whole), outside, samples, peak_flops, _peak_bytes())
 
 
 def table(found: Profile, largest: int = 40) -> str:
@@ -119,7 +124,7 @@ def table(found: Profile, largest: int = 40) -> str:
     lines = [f"{'layers':<44} {'pass':<8} {'ms':>8} {'%':>5} {'GFLOP/s':>8} {'% peak':>6} {'GB/s':>6}  kernels"]
     for row in sorted(found.rows, key=lambda row: -row.seconds)[:largest]:
         rate = row.flops / row.seconds if row.seconds else 0.0
-        share = f"{100 * rate / found.peak_flops:6.0f}" if rate and found.peak_flops else "      "
+        share = f"{100 * rate / found.peak_flops:6.0f}" if rate else "      "
         memory = row.size_bytes / row.seconds / 1e9 if row.seconds else 0.0
         lines.append(
             f"{_short(row.layers, 44):<44} {row.phase:<8} {1e3 * row.seconds:8.3f} "
@@ -134,9 +139,9 @@ def table(found: Profile, largest: int = 40) -> str:
         lines.append(f"{phase}: {1e3 * sum(r.seconds for r in found.rows if r.phase == phase):.2f} ms")
     lines.append(
         f"step: {1e3 * found.step_s:.2f} ms for {found.samples} samples, {found.samples / found.step_s:.1f} samples/s; "
-        f"outside of the calls above: {100 * max(0.0, 1 - found.calls_s / found.step_s):.1f} %"
+        f"outside of the calls above, Python included: {100 * found.outside_s / found.step_s:.1f} %"
     )
-    if found.peak_flops:
+    if flops:
         rate = flops / found.step_s
         lines.append(
             f"{rate / 1e9:.1f} GFLOP/s over the step, {100 * rate / found.peak_flops:.0f} % of this machine's "
