@@ -162,7 +162,7 @@ class LogSoftmaxStage(Stage):
         self._exponentials = plan.empty(self._x.shape)
         self._column = plan.empty((*self._x.shape[:-1], 1))
         self.outputs = (Tensor(self._y),)
-        plan.emit(self._forward)
+        plan.emit(self._forward, uses=(self._x,))
 
     def _forward(self) -> None:
         np.max(self._x, axis=-1, keepdims=True, out=self._column)
@@ -181,7 +181,7 @@ class LogSoftmaxStage(Stage):
             np.multiply(grad_x, -grad_y.sum(axis=-1, keepdims=True), out=grad_x)
             np.add(grad_x, grad_y, out=grad_x)
 
-        self.plan.emit(call)
+        self.plan.emit(call, uses=(grad_y,))
         return [Tensor(grad_x)]
 
     def fused_loss(self, criterion: Criterion) -> tuple[Tensor, LossGradient] | None:

@@ -86,7 +86,10 @@ class StagedEngine(Engine):
 
     Attributes:
         arena: the memory that plans' buffers share, since no two plans run at the same time.
+        declares_uses: whether all stages say which arrays their calls use; otherwise buffers last as long as the plan.
     """
+
+    declares_uses = False
 
     def __init__(self, program: Program, threads: int) -> None:
         super().__init__(program, threads)
@@ -191,7 +194,9 @@ class StagedPlan(Plan):
         key = (id(tensor), layout)
         if key not in self._converted:
             # Both are kept: the key holds as long as the tensor lives.
-            self._converted[key] = self.engine.convert(self, tensor, layout)
+            self._converted[key] = converted = self.engine.convert(self, tensor, layout)
+            # Whoever else reads the tensor may read the same copy.
+            converted.shared = tensor.shared
             self._kept_alive.append(tensor)
         return self._converted[key]
 
@@ -201,7 +206,7 @@ class StagedPlan(Plan):
 
     def buffer(self, size_bytes: int) -> NDArray[np.uint8]:
         """A buffer whose content lasts from the first to the last emitted call that uses it; undefined at first."""
-        return self.buffers.take(size_bytes)
+        return self.buffers.take(size_bytes) if self.engine.declares_uses else aligned((size_bytes,), np.uint8)
 
     def rows(self, shape: Shape) -> Tensor:
         """A tensor in ROWS on such a buffer."""

@@ -62,6 +62,23 @@ def inception() -> nn.Module:
     return nn.Graph(image, nn.LogSoftmax()(nn.Linear(64 * 4 * 3, 5)(nn.Flatten()(x))))
 
 
+def heads() -> nn.Module:
+    """Several classifiers, whose calls come one after another before any of their results is used."""
+    image = nn.Input()
+    x = nn.ReLU()(nn.Conv2d(4, 16, 3)(image))
+    wires = [nn.Linear(16 * 42, 3)(nn.Flatten()(wire)) for wire in (x, nn.ReLU()(nn.Conv2d(16, 16, 3, padding=1)(x)))]
+    return nn.Graph(image, nn.JoinTable(0)(*[nn.LogSoftmax()(nn.Tanh()(wire)) for wire in [*wires, *wires]]))
+
+
+def shared_gradient() -> nn.Module:
+    """A sum's gradient goes to two kernels that both want it in another layout and may overwrite what is theirs."""
+    image = nn.Input()
+    one = nn.ReLU()(nn.Conv2d(4, 16, 3)(image))
+    two = nn.ReLU()(nn.Conv2d(4, 16, 3)(image))
+    x = nn.Softplus()(nn.CAddTable()(nn.Tanh()(one), nn.Tanh()(two)))
+    return nn.Graph(image, nn.LogSoftmax()(nn.Linear(16 * 42, 5)(nn.Flatten()(x))))
+
+
 def shared() -> nn.Module:
     layer = nn.Conv2d(16, 16, 3, padding=1)
     return nn.Sequential(
@@ -140,6 +157,8 @@ CASES = {
     "residual": Case(residual, IMAGE),
     "inception": Case(inception, IMAGE),
     "shared": Case(shared, IMAGE),
+    "heads": Case(heads, IMAGE),
+    "shared gradient": Case(shared_gradient, IMAGE, ("Softplus",)),
     "linear": Case(
         lambda: nn.Sequential(nn.Linear(7, 40), nn.ReLU(), nn.Linear(40, 3, bias=False), nn.Flatten(), nn.LogSoftmax()),
         (30, 7),

@@ -133,11 +133,12 @@ SMALL: list[tuple[Callable[[], nn.Module], Shape]] = [
 ]
 
 
+@pytest.mark.parametrize("engine", ["numpy", "onednn"])
 @pytest.mark.parametrize(("make", "shape"), SMALL)
-def test_whole_networks_agree_with_torch(make: Callable[[], nn.Module], shape: Shape) -> None:
+def test_whole_networks_agree_with_torch(make: Callable[[], nn.Module], shape: Shape, engine: str) -> None:
     """Output and gradients of a training pass over two samples."""
     model = make()
-    program = compute.compile(model, WeightedSum(), shape, engine="numpy")
+    program = compute.compile(model, WeightedSum(), shape, engine=engine)
     program.parameters[:] = compute.initial_parameters(model, shape, 1)
     for p in program.graph.parameters:
         if not program.parameters[p.span].any():  # zeros would hide what is behind them

@@ -45,6 +45,8 @@ class BlockedEngine(StagedEngine):
         scratchpad: what all primitives compute in.
     """
 
+    declares_uses = True
+
     def __init__(self, program: Program, threads: int) -> None:
         super().__init__(program, threads)
         self._openmp = load_openmp()
