@@ -255,7 +255,7 @@ class StagedPlan(Plan):
                 continue
             self._layers = "+".join(node.name for node in stage.nodes)
             grads = [
-                self._grads.pop(output) if output in self._grads else Tensor(aligned(self.shape(output)))
+                self._grads.pop(output) if output in self._grads else Tensor(aligned(self.shape(output)), shared=True)
                 for output in outputs
             ]
             found = stage.backward(grads, [self.needed[source] for source in sources])
