@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from layer_check import WeightedSum
 from numpy.typing import NDArray
 
 import compute
-from compute import nn
+from compute import models, nn
+from compute.arena import Arena
 from compute.engines.staged import LayerStage, StagedPlan
 from compute.spec import Shape, SpecsLike
 
@@ -180,9 +182,11 @@ CASES = {
 }
 
 
-def program(case: Case, engine: str, precision: str = "fp32", threads: int = 1) -> compute.Program:
+def program(
+    case: Case, engine: str, precision: str = "fp32", threads: int = 1, criterion: nn.Criterion | None = None
+) -> compute.Program:
     """Compiled, with its first parameters; those that start as 0 or 1 are moved a little."""
-    made = compute.compile(case.make(), nn.NLLLoss(), case.inputs, engine, threads, precision)
+    made = compute.compile(case.make(), criterion or nn.NLLLoss(), case.inputs, engine, threads, precision)
     rng = np.random.default_rng(1)
     flat = compute.initial_parameters(case.make(), case.inputs, 5)
     made.parameters[:] = flat + 0.1 * np.abs(rng.standard_normal(flat.size, dtype=np.float32)) * np.isin(flat, (0, 1))
@@ -280,6 +284,37 @@ def test_new_parameters_reach_all_plans() -> None:
         for n in (4, 3):
             found, expected = results(ours, n), results(formulas, n)
             np.testing.assert_allclose(found["output"], expected["output"], rtol=1e-4, atol=1e-5)
+
+
+LARGE = {
+    "vgg": Case(models.vgg_cifar10, (3, 32, 32)),
+    "resnet": Case(models.resnet20, (3, 32, 32)),
+    "inception with heads": Case(lambda: models.inception_v1(10, aux=True), (3, 224, 224)),
+    "transformer": Case(lambda: nn.Sequential(models.transformer_language_model(11, 16, 2, 2), nn.LogSoftmax()), IDS),
+    "lstm model": Case(lambda: nn.Sequential(models.lstm_language_model(11, 16), nn.LogSoftmax()), IDS),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", [*CASES, *LARGE])
+def test_that_buffers_share_memory_changes_no_bit(name: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that did not name an array that it uses would find it overwritten."""
+    case = CASES.get(name) or LARGE[name]
+    together = sums(program(case, "onednn", precision, criterion=WeightedSum()))
+    monkeypatch.setattr(Arena, "give_back", lambda self, buffer: None)
+    for key, value in sums(program(case, "onednn", precision, criterion=WeightedSum())).items():
+        assert value.tobytes() == together[key].tobytes(), key
+
+
+def sums(made: compute.Program) -> dict[str, Array]:
+    """As `results`, for outputs of any shape."""
+    rng = np.random.default_rng(3)
+    (spec,), (output,) = made.input_specs, made.output_specs
+    ids = spec.dtype == "int64"
+    x = rng.integers(0, 11, (2, *spec.shape)) if ids else rng.standard_normal((2, *spec.shape), dtype=np.float32)
+    loss = made.forward_backward(x, rng.standard_normal((2, *output.shape), dtype=np.float32), 1.0, KEY)
+    gradients = made.gradients.copy()
+    return {"gradients": gradients, "loss": np.array([loss]), "output": np.copy(made.forward(x))}
 
 
 def test_buffers_of_a_plan_share_memory() -> None:
