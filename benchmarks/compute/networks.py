@@ -70,12 +70,12 @@ NETWORKS = {
     "lenet5": Network(TensorSpec((1, 28, 28)), (), 10, models.lenet5, "lenet5", images=True),
     "lstm_lm": Network(
         TensorSpec((35,), "int64"), (35,), VOCABULARY,
-        lambda: models.lstm_language_model(VOCABULARY, 400, 400, 2, dropout=0.0, tied=False), "lstm_lm", scores=True,
+        lambda: models.lstm_language_model(VOCABULARY, 400, 2, dropout=0.0), "lstm_lm", scores=True,
     ),
     "transformer_lm": Network(
         TensorSpec((64,), "int64"), (64,), VOCABULARY,
         lambda: models.transformer_language_model(
-            VOCABULARY, 256, 4, 4, 1024, dropout=0.0, activation="gelu", norm_first=True, tied=False
+            VOCABULARY, 256, 4, 4, 1024, dropout=0.0, max_length=64, tied=False
         ),
         "transformer_lm", scores=True,
     ),
