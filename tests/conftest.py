@@ -1,6 +1,15 @@
 """What holds for every test."""
 
+import os
 import signal
+
+from hypothesis import settings
+
+# Continuous integration says whether a change is sound, so it draws the same examples every time; everybody else's runs
+# look for new ones.
+settings.register_profile("ci", derandomize=True, print_blob=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 # Whatever starts the tests in the background may have them ignore these, and every process that they start would
 # inherit that; the tests of Ctrl-C and of a closed terminal need what a terminal gives. A handler is not inherited.

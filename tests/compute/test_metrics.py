@@ -163,7 +163,8 @@ def test_areas_lie_within_their_bounds(seed: int, n: int) -> None:
     for metric, brute in ((metrics.ROCAUC(), auc), (metrics.PrecisionRecallAUC(), precision_recall)):
         low, high = metric.bounds(metric.sums((x,), (y,)))
         assert low - 1e-9 <= brute(x, y) <= high + 1e-9
-        assert high - low < 0.05
+        if n >= 50:  # of a few samples, two in one bin are much
+            assert high - low < 0.05
         coarse = type(metric)(bins=4)
         low, high = coarse.bounds(coarse.sums((x,), (y,)))
         assert low - 1e-9 <= brute(x, y) <= high + 1e-9
