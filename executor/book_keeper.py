@@ -10,6 +10,7 @@ from compute import InputError, checkpoint
 from compute.optim import ExactSum
 from executor.job import LoadedJob
 from executor.lease_book import Action, CommitStep, Fail, Finish, GiveLease, LeaseBook, Report, TellRates
+from executor.pieces import piece_count
 from executor.reduction_tree import Node, Partial
 from executor.resumable import Resumable
 from executor.session import Connection, Session, SessionClosed
@@ -18,7 +19,7 @@ from executor.sum_message import decoded
 from proto import control_pb2 as control
 from proto.checkpoint_pb2 import Checkpoint, ParameterPlace
 from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Scores, Totals, Want
-from proto.frames import Assembly, FrameError
+from proto.frames import FrameError
 from proto.model_pb2 import TensorSpec
 
 TICK_S = 0.1
@@ -35,15 +36,20 @@ class _Peer:
         self.address = server.address
         self.session: Session | None = None
         self.restored = False
-        self.weights: bytes | bytearray | None = None
-        self._assembly: Assembly | None = None
+        self.weights: bytearray | None = None
+        self._arriving: tuple[bytearray, set[int]] = (bytearray(), set())
 
     def take_weights(self, offset: int, size: int, payload: memoryview) -> None:
         """Takes a frame of the final weights."""
-        if self._assembly is None or offset == 0:
-            self._assembly = Assembly(size)
-        if self._assembly.add(offset, payload):
-            self.weights = self._assembly.data
+        data, offsets = self._arriving
+        if len(data) != size:
+            data, offsets = self._arriving = (bytearray(size), set())
+        if offset + len(payload) > size:
+            raise FrameError(f"{len(payload)} bytes at {offset} of {size}")
+        data[offset : offset + len(payload)] = payload
+        offsets.add(offset)
+        if len(offsets) >= piece_count(size // 4):
+            self.weights = data
 
 
 class BookKeeper:
