@@ -185,11 +185,11 @@ class MesosProxy:
         finally:
             with self._lock:
                 self._open.discard(upstream)
-            if self.half_open:
-                self._held.append(client.dup())
-                return
             with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)  # another thread reads from it: closing alone would say nothing
+                if self.half_open:
+                    self._held.append(client.dup())
+                else:
+                    client.shutdown(socket.SHUT_RDWR)  # another thread reads from it: closing alone would say nothing
 
 
 def _end_together(client: socket.socket, upstream: socket.socket) -> None:
