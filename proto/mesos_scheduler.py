@@ -10,6 +10,7 @@ What differs from pymesos:
 """
 
 import copy
+import http.client
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -349,7 +350,12 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
 
     def _on_refused(self, error: CallRefused) -> None:
         self.stop()
-        self._guarded("error", self.sched.error, self, f"the master at {self.master} refused the framework: {error}")
+        message = f"the master at {self.master} refused the framework: {error}"
+        if error.status == http.client.UNAUTHORIZED:
+            given = "does not accept the secret given for" if self._credential else "demands the secret of"
+            principal = self._framework.get("principal", "")
+            message = f"the master at {self.master} {given} principal {principal!r} (HTTP 401)"
+        self._guarded("error", self.sched.error, self, message)
 
     def _report_callback(self, name: str, error: Exception) -> None:
         if isinstance(error, MesosError) and not isinstance(error, CallRefused):

@@ -11,6 +11,7 @@ import click
 
 from scheduler.cluster_cli import cluster
 from scheduler.context import ProfileOptions, RunContext, RunOptions
+from scheduler.credentials import principal_secret
 from scheduler.outcome import EXIT_USAGE, UsageError
 from scheduler.phases import Phases
 from scheduler.run import run_script
@@ -34,7 +35,10 @@ cli.add_command(cluster)
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
-@click.option("--master", default="local[1]", show_default=True, help="local[N], HOST:PORT or zk://HOST:PORT,.../PATH.")
+@click.option(
+    "--master", default="local[1]", show_default=True,
+    help="local[N], HOST:PORT, zk://HOST:PORT,.../PATH, or file:///PATH of a file that holds one of these.",
+)  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 10_000), help="Default: one per agent of local[N], else 1.")
 @click.option("--servers", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Parameter servers.")
 @click.option("--cpus-per-worker", type=click.FloatRange(0.1), default=1.0, show_default=True)
@@ -47,7 +51,7 @@ cli.add_command(cluster)
 @click.option("--role", default="*", show_default=True, help="Mesos role.")
 @click.option("--user", default="", help="User that tasks run as on the agents. Default: the present one.")
 @click.option("--principal", default="mesograd", show_default=True, help="Mesos principal.")
-@click.option("--secret-file", type=click.Path(exists=True, dir_okay=False), help="Holds the principal's secret.")
+@click.option("--secret-file", metavar="FILE", help="Holds the principal's secret. Default: MESOGRAD_SECRET.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the start-up phases and what happens inside.")
 @click.argument("script", type=click.Path(path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -90,7 +94,7 @@ def run(
         role=role,
         user=user,
         principal=principal,
-        principal_secret=Path(secret_file).read_text(encoding="utf-8").strip() if secret_file else None,
+        principal_secret=principal_secret(secret_file),
         verbose=verbose,
     )
     phases = ctx.obj if isinstance(ctx.obj, Phases) else Phases()
