@@ -82,9 +82,7 @@ def perplexity(twin: nn.Module, tokens: Tensor, length: int, batch_size: int) ->
     return math.exp(total / count)
 
 
-def batches(
-    tokens: Tensor, length: int, batch_size: int, order: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(tokens: Tensor, length: int, batch_size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Windows and the same one token later, int64 (batch_size or fewer, length) each."""
     windows = (len(tokens) - 1) // length
     x = tokens[: windows * length].reshape(windows, length)
