@@ -86,7 +86,7 @@ def test_a_secret_is_demanded(cluster: EmbeddedCluster, folder: Path, tmp_path: 
 def test_the_right_secret_and_nowhere_a_trace_of_it(
     cluster: EmbeddedCluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given by the environment: no child inherits it. Neither command lines nor files nor what --verbose says have it."""
+    """Given by the environment, it is in no child, on no command line, in no file, in nothing that --verbose says."""
     monkeypatch.setenv(VARIABLE, SECRET)
     monkeypatch.setenv("MESOGRAD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MESOGRAD_MESOS", str(Path(os.environ.get("MESOGRAD_MESOS", Path.cwd() / ".cache" / "mesos"))))
