@@ -1,4 +1,4 @@
-"""A master that authenticates frameworks and has ACLs and a quota: what it refuses is one line that names the remedy."""
+"""A master that authenticates frameworks, with ACLs and a quota: what it refuses is one line that names the remedy."""
 
 import http.client
 import json

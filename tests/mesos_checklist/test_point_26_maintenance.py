@@ -30,7 +30,7 @@ def operate(master: str, call: dict[str, Any]) -> Any:
 
 
 def test_point_26_drained_agents(tmp_path: Path) -> None:
-    """Tasks of an agent that is drained go elsewhere; not one failure is counted, for a single one would end this job."""
+    """Tasks of an agent that is drained go elsewhere; no failure is counted, for a single one would end this job."""
     with EmbeddedCluster(tmp_path / "cluster", agents=2, cpus=4, mem_mb=4000) as cluster:
         with MesosProxy(cluster.master) as proxy:
             drained: list[dict[str, Any]] = []
