@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from proto.control_pb2 import DriverMessage, Hello, TaskMessage
+from proto.control_pb2 import DriverMessage, Hello, Progress, TaskMessage
 from proto.frames import SECRET_KEY, grpc_options
 
 ATTACH_METHOD = "/mesograd.Control/Attach"
@@ -28,6 +28,12 @@ class Dismissed(Exception):
 
 
 MERGED_STEPS = 1000  # a message of progress grows no longer while the driver is away
+
+
+def _can_grow(progress: Progress) -> bool:
+    """Steps may follow in the same message; what they lead to (an epoch's end, a validation) stays behind them."""
+    milestones = len(progress.epochs) + len(progress.validations) + len(progress.checkpoints)
+    return not milestones and len(progress.steps) < MERGED_STEPS
 
 
 class ControlClient:
@@ -63,7 +69,7 @@ class ControlClient:
         """
         if message.HasField("progress"):
             last = self._outbox[-1] if self._outbox else None
-            if last is not None and last.HasField("progress") and len(last.progress.steps) < MERGED_STEPS:
+            if last is not None and last.HasField("progress") and _can_grow(last.progress):
                 last.progress.MergeFrom(message.progress)
                 return
             self._sequence += 1

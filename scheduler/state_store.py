@@ -82,11 +82,12 @@ class JobStates(Protocol):
 
 
 def job_states(place: str = "") -> JobStates:
-    """Where --state says; by default $MESOGRAD_HOME/jobs.
+    """Where --state says; else $MESOGRAD_STATE, else $MESOGRAD_HOME/jobs.
 
     Raises:
         UsageError: it is no place for state.
     """
+    place = place or os.environ.get("MESOGRAD_STATE", "")
     if "://" in place:
         from scheduler.state_store_zookeeper import ZooKeeperStates  # 60 ms that most have no use for
 
