@@ -298,6 +298,7 @@ class ParameterServer:
             session.refuse(self._attempt, Refusal.STALE_STEP, push.step)
         if self._keeper is None:
             return
+        self._keeper.timed(session.peer, push.times)
         # Even if stale here: it may have been pushed again for another server's sake.
         self._keeper.pushed(session.peer, push.step, node)
         if push.lease:
