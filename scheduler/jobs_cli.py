@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-STATE_HELP = "Where jobs' state is kept: a directory or zk://HOST:PORT/PATH. Default: $MESOGRAD_STATE, else $MESOGRAD_HOME/jobs."
+STATE_HELP = (
+    "Where jobs' state is kept: a directory or zk://HOST:PORT/PATH. Default: $MESOGRAD_STATE, else $MESOGRAD_HOME/jobs."
+)
 
 
 @click.command()
