@@ -101,6 +101,8 @@ class AgentTotals:
     """All resources of every agent the master knows (the answer to AskTotals), used or not."""
 
     agents: tuple[Resources, ...]
+    #: quota limits of the job's role, "cpus" in cores and "mem" in MB, where there are any
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from proto import control_pb2
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler import refusals
 from scheduler.ending import Ending, Phase
 from scheduler.job_state import JobState
 from scheduler.json_values import Json
@@ -138,8 +140,11 @@ class Framework:
         if event.message == FAILED_OVER:
             self.ending.superseded("")
             return
-        self.ending.fail(f"the Mesos master has ended the framework: {event.message}", now)
-        self.ending.over()
+        why = refusals.subscription(event.message, self.job.plan)
+        self.ending.fail(why or f"the Mesos master has ended the framework: {event.message}", now)
+        if why and not self.job.framework_id:
+            self.ending.outcome = replace(self.ending.outcome, refused=True)
+        self.ending.over()  # whoever holds the FrameworkID now must not be fought
 
     # Control channel
 

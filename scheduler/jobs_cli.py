@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import click
+
+from scheduler.credentials import principal_secret
 
 STATE_HELP = (
     "Where jobs' state is kept: a directory or zk://HOST:PORT/PATH. Default: $MESOGRAD_STATE, else $MESOGRAD_HOME/jobs."
@@ -28,11 +29,10 @@ def jobs(state: str) -> None:
 
 @click.command()
 @click.option("--state", default="", metavar="PLACE", help=STATE_HELP)
-@click.option("--secret-file", type=click.Path(exists=True, dir_okay=False), help="Holds the principal's secret.")
+@click.option("--secret-file", metavar="FILE", help="Holds the principal's secret. Default: MESOGRAD_SECRET.")
 @click.argument("job_id", metavar="JOB")
 def kill(state: str, secret_file: str | None, job_id: str) -> None:
     """End a job that has lost its driver, with its framework and all its tasks."""
     from scheduler.attach import kill as kill_job
 
-    secret = Path(secret_file).read_text(encoding="utf-8").strip() if secret_file else None
-    click.echo(kill_job(job_id, state, secret))
+    click.echo(kill_job(job_id, state, principal_secret(secret_file)))

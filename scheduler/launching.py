@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler import actions as act
 from scheduler import events as ev
-from scheduler import requests, starvation
+from scheduler import refusals, requests, starvation
 from scheduler.ending import Ending, Phase
 from scheduler.job_state import JobState
 from scheduler.placement import Occupancy, Placement, largest, merge_offers, place
@@ -101,8 +101,11 @@ class Launching:
         if self._ending.phase is not Phase.RUNNING or not missing:
             return
         # A job that has got anywhere waits: what it lost may come back.
-        why = "" if job.step else starvation.impossible(job.plan, event.agents, self._largest)
+        why = ""
+        if not job.step:
+            why = refusals.quota(job.plan, event.limits) or starvation.impossible(job.plan, event.agents, self._largest)
         if why:
             self._ending.fail(why, now)
         else:
-            job.note(starvation.waiting(job.plan, missing, self._largest))
+            hint = refusals.quota_hint(job.plan, event.limits)
+            job.note(starvation.waiting(job.plan, missing, self._largest) + hint)

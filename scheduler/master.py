@@ -8,6 +8,7 @@ import queue
 import re
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from proto.mesos_address import format_address, parse_address
 from proto.mesos_detector import MasterDetector, is_zookeeper_url, parse_zookeeper_url
@@ -36,7 +37,10 @@ class RemoteMaster:
 
 def parse_master(text: str) -> LocalMaster | RemoteMaster:
     """Understands --master. Raises UsageError."""
-    expected = f"--master takes local[N], HOST:PORT or zk://HOST:PORT/PATH, not {text!r}"
+    if text.startswith("file://"):  # as Mesos' own flags: a ZooKeeper URL may hold a password
+        return parse_master(_contents(Path(text.removeprefix("file://"))))
+    shown = re.sub(r"//[^/@]*@", "//...@", text)
+    expected = f"--master takes local[N], HOST:PORT, zk://HOST:PORT/PATH or file:///PATH, not {shown!r}"
     if text == "local":
         return LocalMaster(1)
     if match := _LOCAL.fullmatch(text):
@@ -53,6 +57,16 @@ def parse_master(text: str) -> LocalMaster | RemoteMaster:
         return RemoteMaster(format_address(*parse_address(text, DEFAULT_PORT)))
     except ValueError:
         raise UsageError(expected) from None
+
+
+def _contents(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--master file://{path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    if text.startswith("file://"):
+        raise UsageError(f"--master file://{path}: it names another file")
+    return text
 
 
 def leading_master(master: RemoteMaster) -> str:

@@ -18,6 +18,7 @@ class Outcome:
     detail: str = ""  #: traceback of the user's code, if that was the cause
     signal: int = 0  #: the signal that stopped it, or 0
     worn_out: bool = False  #: a task failed again and again, for no fault of the user's code that we know of
+    refused: bool = False  #: the master did not take the framework: nothing was started
     checkpointed: bool = False  #: a Stop was obeyed in order, a checkpoint (if the job writes any) was written
     step: int = 0
     epoch: int = 0
@@ -27,6 +28,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
+        if self.refused:
+            return EXIT_USAGE
         if self.superseded:
             return EXIT_SUPERSEDED
         return 128 + self.signal if self.signal else EXIT_FAILED if self.error else 0

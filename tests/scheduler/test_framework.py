@@ -25,6 +25,9 @@ def test_framework_info():
     assert info["principal"] == "mesograd"
     capabilities = {c["type"] for c in info["capabilities"]}
     assert {"PARTITION_AWARE", "MULTI_ROLE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE"} == capabilities
+    smallest = info["offer_filters"]["ml"]["min_allocatable_resources"]["quantities"]
+    needs = [plan().worker_need, plan().server_need]
+    assert smallest == [{"quantities": {"cpus": {"value": n.cpus}, "mem": {"value": n.mem_mb}}} for n in needs]
     assert "id" not in info
     assert framework_info(plan(), "h", "fw-1")["id"] == {"value": "fw-1"}
 
