@@ -19,13 +19,15 @@ def enter_namespace() -> bool:
     if os.environ.get(_MARK):
         return os.environ[_MARK] == "1"
     tools = all(shutil.which(tool) for tool in ("unshare", "ip", "iptables"))
-    probe = ["unshare", "--net", "--", "sh", "-c", "ip link set lo up && iptables -w -A INPUT -p tcp --dport 1 -j DROP"]
+    rule = "ip link set lo up && iptables -w -A INPUT -p tcp --dport 1 -j DROP"
+    probe = ["unshare", "--net", "--", "sh", "-c", rule]
     if not tools or subprocess.run(probe, capture_output=True, timeout=_TIMEOUT_S, check=False).returncode:
         return False
     os.environ[_MARK] = "1"
     command = [sys.executable, "-m", "benchmarks.chaos", *sys.argv[1:]]
     script = 'ip link set lo up && exec "$@"'
     os.execvp("unshare", ["unshare", "--net", "--", "sh", "-c", script, "sh", *command])
+    raise AssertionError("exec does not return")
 
 
 class Drops:

@@ -39,9 +39,7 @@ class Fault:
     at_s: float
     kind: str
     choice: float  #: in [0, 1): which of the victims there are then
-    lasts_s: (
-        float  #: until what was killed for good is started again, what was stopped goes on, what was cut off is back
-    )
+    lasts_s: float  #: until what was killed is started again, what was stopped goes on, ...
 
 
 def draw(seed: int, length_s: float, longest_s: float = 30.0, network: bool = True) -> list[Fault]:

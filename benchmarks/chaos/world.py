@@ -162,7 +162,7 @@ class World:
             time.sleep(0.2)
 
     def mend_daemons(self) -> None:
-        """Starts daemons that have ended by themselves, as a supervisor would: a master that lost its leadership, say."""
+        """Starts daemons that have ended by themselves, as a supervisor would: masters that lost their leadership."""
         for name in self.cluster.names:
             if name not in self._down and self.cluster.pid(name) is None:
                 try:
@@ -202,6 +202,14 @@ class World:
                 ):
                     found.append(process)
         return found
+
+
+def _sandbox(process: psutil.Process) -> str:
+    """Of the executor that it is or belongs to; empty if it has none, or has ended."""
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else process.environ().get("MESOS_DIRECTORY", "")
+    except psutil.Error:
+        return ""
 
 
 def _command(process: psutil.Process) -> list[str]:
