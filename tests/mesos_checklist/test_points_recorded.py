@@ -51,7 +51,7 @@ def test_the_job_met_all_its_faults_and_ended_well(recording: Recording) -> None
 
 
 def test_the_jobs_secret_is_in_no_file(recording: Recording) -> None:
-    """Neither in sandboxes and logs nor in what agents and masters write down; FrameworkInfo does not have it either."""
+    """Neither in sandboxes and logs nor in what agents and masters write down, nor in the FrameworkInfo."""
     assert recording.with_secret == []
     assert recording.plan.secret not in str(infos(recording))
 
