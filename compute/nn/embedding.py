@@ -230,6 +230,12 @@ class EmbeddingBag(Layer):
 
 def add_rows(target: Array, ids: Ids, rows: Array, skip: int | None = None) -> None:
     """target[ids[i]] += rows[i] for each i in order, but where ids[i] is `skip`. Touches no other rows of target."""
+    used, sums = summed_rows(ids, rows, skip)
+    target[used] += sums
+
+
+def summed_rows(ids: Ids, rows: Array, skip: int | None = None) -> tuple[Ids, Array]:
+    """The different ids but `skip`, ascending, and for each the sum of the rows[i] with that ids[i], in order of i."""
     from scipy import sparse as scipy_sparse  # here, since it costs every process time and memory
 
     order = np.argsort(ids, kind="stable")
@@ -243,7 +249,7 @@ def add_rows(target: Array, ids: Ids, rows: Array, skip: int | None = None) -> N
     if skip is not None:
         kept = used != skip
         used, sums = used[kept], sums[kept]
-    target[used] += sums
+    return used, sums
 
 
 def check_ids(ids: Ids, count: int) -> None:
