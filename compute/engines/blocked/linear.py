@@ -10,10 +10,10 @@ from compute.engines.blocked.activation import activation_backward, activation_p
 from compute.engines.blocked.convolution import bias_argument
 from compute.engines.blocked.plan import BlockedPlan
 from compute.engines.dnnl.constants import (
-    BF16,
     BIAS,
     DIFF_BIAS,
     DIFF_DST,
+    DIFF_SRC,
     DIFF_WEIGHTS,
     DST,
     F32,
@@ -25,7 +25,7 @@ from compute.engines.tensor import Tensor
 from compute.graph import Node
 
 FEW_ROWS = 64
-"""Below, float32 kernels take the weights as they are: reading them twice to copy them costs more than it gains."""
+"""Below, float32 kernels take the weights as they are: reading them to copy them costs more than it gains."""
 
 
 class LinearStage(Stage):
@@ -67,8 +67,8 @@ class LinearStage(Stage):
         self.outputs = (plan.reshaped(self._y, y_shape),)
 
     def _weights(self) -> dnnl.Descriptor:
-        # Copied once per step into the kernel's layout: worth it where many rows are multiplied.
-        wanted = self.plan.dtype == BF16 or self._target.dims[0] >= FEW_ROWS
+        # bfloat16 products are as fast on a plain copy, and float32 ones need none. See docs/kernels.md.
+        wanted = self.plan.dtype == F32 and self._target.dims[0] >= FEW_ROWS
         return self.plan.any(self._dims) if wanted else self.plan.plain(self._dims)
 
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
@@ -79,7 +79,7 @@ class LinearStage(Stage):
             grad_y = activation_backward(plan, self._activation, self._y, self._y, grad_y)
         grad_y = plan.to(grad_y, self._target)
         source = plan.describe(self._x)
-        wanted = api.any(self._dims, F32) if plan.dtype == BF16 else api.strided(self._dims)
+        wanted = api.strided(self._dims)
         operation = dnnl.inner_product_backward_weights(self._forward, source, wanted, self._bias, self._target)
         gradient = self._gradients["weight"]
         found = plan.weight_gradient(gradient, self._dims, operation.layout(DIFF_WEIGHTS))
@@ -88,9 +88,15 @@ class LinearStage(Stage):
         plan.store(found, gradient, self._dims)
         if not needed[0]:
             return [None]
-        # A product of its own: the kernels for this gradient are slower.
-        operation = dnnl.matmul(api, self._target, self._weights(), None, source)
-        weight = plan.weight(self._parameters["weight"], self._dims, operation.layout(WEIGHTS))
         grad_x = plan.tensor(source)
-        plan.run(operation, {SRC: grad_y, WEIGHTS: weight, DST: grad_x})
+        parameter = self._parameters["weight"]
+        if plan.dtype == F32:
+            operation = dnnl.inner_product_backward_data(self._forward, source, plan.plain(self._dims), self._target)
+            weight = plan.weight(parameter, self._dims, operation.layout(WEIGHTS))
+            plan.run(operation, {DIFF_DST: grad_y, WEIGHTS: weight, DIFF_SRC: grad_x})
+        else:
+            # A product of its own: the kernels for this gradient are slower.
+            operation = dnnl.matmul(api, self._target, plan.any(self._dims), None, source)
+            weight = plan.weight(parameter, self._dims, operation.layout(WEIGHTS))
+            plan.run(operation, {SRC: grad_y, WEIGHTS: weight, DST: grad_x})
         return [plan.reshaped(grad_x, self._x_shape)]
