@@ -178,7 +178,29 @@ CASES = {
     "lstm in both directions": Case(
         lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3)), IDS, ("Embedding",)
     ),
-    "lstm by formula": Case(lambda: recurrent(nn.LSTM(12, 20, peephole=True)), IDS, ("Embedding", "LSTM")),
+    "lstm with peepholes": Case(
+        lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3, peephole=True)), IDS, ("Embedding",)
+    ),
+    "lstm with peepholes, without bias": Case(
+        lambda: recurrent(nn.LSTM(12, 20, bias=False, peephole=True)), IDS, ("Embedding",)
+    ),
+    "lstm of one step": Case(
+        lambda: nn.Sequential(
+            nn.LSTM(7, 20, bidirectional=True, peephole=True), nn.Flatten(), nn.Linear(40, 5), nn.LogSoftmax()
+        ),
+        (1, 7),
+    ),
+    "wide lstm": Case(
+        lambda: nn.Sequential(
+            nn.LSTM(8, 256, 2, bidirectional=True), nn.Flatten(), nn.Linear(5 * 512, 5), nn.LogSoftmax()
+        ),
+        (5, 8),
+    ),
+    "lstm by formula": Case(
+        lambda: recurrent(nn.Sequential(nn.LSTM(12, 20, return_state=True), nn.SelectTable(0))),
+        IDS,
+        ("Embedding", "LSTM"),
+    ),
 }
 
 
