@@ -175,7 +175,8 @@ class ParameterServer:
         attempt = 0
         async for header, payload in session.frames():
             body = header.WhichOneof("body")
-            if attempt == 0:  # the first frame says who this is
+            first = attempt == 0
+            if first:  # the first frame says who this is
                 attempt = header.attempt
                 if body == "restore":
                     await self._restore(attempt, header.restore)
@@ -204,7 +205,7 @@ class ParameterServer:
                         session.reciprocate(self._pool)
                     if self._keeper is not None:
                         self._keeper.joined(session.peer, session, header.join.micro_batch_s)
-                case "restore":
+                case "restore" if first and self._keeper is None:
                     self._book_session = session
                     session.send(Header(attempt=attempt, restored=Restored(version=self._held.version)))
                     self._shared = 0  # what was said before may be lost

@@ -27,6 +27,7 @@ EXAMPLES = int(os.environ.get("MESOGRAD_FUZZ_EXAMPLES", "1500"))
 SLICE_BYTES = 4 * 22278  # of LeNet-5, all of it on one server
 STREAM_EXAMPLES = 50  # on one stream, unless the server ends it before
 GROWTH_MB = 40.0
+END_S = 60.0
 
 numbers = st.one_of(st.integers(0, 5), st.integers(0, 2**32 - 1))
 long_numbers = st.one_of(numbers, st.integers(0, 2**64 - 1))
@@ -108,16 +109,16 @@ class Attacker:
         self._channel = channel
         self._secret = secret
         self._call: Any = None
-        self._sent = 0
+        self._sent: list[bytes] = []
         self.streams = 0
 
     async def send(self, frame: bytes) -> None:
-        if self._call is None or self._sent >= STREAM_EXAMPLES or self._call.done():
+        if self._call is None or len(self._sent) >= STREAM_EXAMPLES or self._call.done():
             await self.end()
             self._call = self._channel.stream_stream(EXCHANGE_METHOD)(metadata=((SECRET_KEY, self._secret),))
             self.streams += 1
             await self._call.write(join())
-        self._sent += 1
+        self._sent.append(frame)
         try:
             await self._call.write(frame)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -127,14 +128,17 @@ class Attacker:
         """Reads what was answered, until the server ends the stream or nothing more comes."""
         if self._call is None:
             return
-        call, self._call, self._sent = self._call, None, 0
+        call, self._call, sent, self._sent = self._call, None, self._sent, []
         try:
             await call.done_writing()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(END_S):
                 while (answer := await call.read()) is not grpc.aio.EOF:
                     decode(answer)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass
+        except TimeoutError:
+            shown = "\n".join(f"{len(frame)} bytes: {frame[:60].hex()}" for frame in sent)
+            raise AssertionError(f"the server did not end a stream within {END_S:g} s after\n{shown}") from None
         call.cancel()
 
 
