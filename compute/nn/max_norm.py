@@ -49,4 +49,5 @@ class MaxNorm:
         return sums
 
     def _factor(self, norm: Array) -> Array:
-        return np.where(norm > self.limit, self.limit / (norm + TINY), np.float32(1))
+        factor: Array = np.where(norm > self.limit, self.limit / (norm + TINY), np.float32(1))
+        return factor
