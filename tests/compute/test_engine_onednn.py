@@ -193,10 +193,28 @@ CASES = {
     "rnn": Case(lambda: recurrent(nn.RNN(12, 20, 2, nonlinearity="relu")), IDS),
     "gru": Case(lambda: recurrent(nn.GRU(12, 20, 2, dropout=0.25)), IDS),
     "gru in both directions": Case(lambda: recurrent(nn.GRU(12, 10, bidirectional=True)), IDS),
-    "lstm in both directions": Case(
-        lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3)), IDS
+    "lstm in both directions": Case(lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3)), IDS),
+    "lstm with peepholes": Case(
+        lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3, peephole=True)), IDS
     ),
-    "lstm by formula": Case(lambda: recurrent(nn.LSTM(12, 20, peephole=True)), IDS, ("LSTM",)),
+    "lstm with peepholes, without bias": Case(lambda: recurrent(nn.LSTM(12, 20, bias=False, peephole=True)), IDS),
+    "lstm of one step": Case(
+        lambda: nn.Sequential(
+            nn.LSTM(7, 20, bidirectional=True, peephole=True), nn.Flatten(), nn.Linear(40, 5), nn.LogSoftmax()
+        ),
+        (1, 7),
+    ),
+    "wide lstm": Case(
+        lambda: nn.Sequential(
+            nn.LSTM(8, 256, 2, bidirectional=True), nn.Flatten(), nn.Linear(5 * 512, 5), nn.LogSoftmax()
+        ),
+        (5, 8),
+    ),
+    "lstm by formula": Case(
+        lambda: recurrent(nn.Sequential(nn.LSTM(12, 20, return_state=True), nn.SelectTable(0))),
+        IDS,
+        ("LSTM",),
+    ),
 }
 
 
