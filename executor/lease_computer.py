@@ -2,14 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import compute
-from compute import predictions
+from compute import InputError, predictions
 from compute.data.prefetch import Prefetcher
 from compute.memory import aligned
 from compute.spec import as_arrays
@@ -112,7 +113,8 @@ class LeaseComputer:
         if validation is None:
             raise ValueError("a VALIDATE lease for a job without a validation")
         x, target = self._parts.get((0, grant.first, grant.last))
-        outputs = as_arrays(self._program.forward(x))
+        with self._reader.naming((0, grant.first, grant.last)):
+            outputs = as_arrays(self._program.forward(x))
         progress()
         if validation.predictions:
             predictions.write_part(validation.predictions, grant.first, outputs)
@@ -161,7 +163,8 @@ class LeaseComputer:
         x, target = self._parts.get((step, leaf, 0))
         read = time.monotonic()
         scale = 1.0 / self._job.plan.step_samples(step)
-        loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf), final)
+        with self._reader.naming((step, leaf, 0)):
+            loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf), final)
         self.data_s += read - begun
         self.compute_s += time.monotonic() - read
         return loss
@@ -184,6 +187,24 @@ class _Reader:
         if spec.validation is None:
             raise ValueError("a part of the validation set for a job without a validation")
         return spec.validation.dataset.batch(np.arange(first, last, dtype=np.int64), (spec.seed, 0, first))
+
+    @contextmanager
+    def naming(self, part: Part) -> Iterator[None]:
+        """Puts the file and record of the sample that an InputError is about, as the data set names it, before it."""
+        try:
+            yield
+        except InputError as error:
+            if error.sample is None:
+                raise
+            spec = self._job.spec
+            step, first, last = part
+            dataset, indices = spec.dataset, np.arange(first, last)
+            if step:
+                begin, end = self._job.plan.micro_batch(step, first)
+                indices = self.order(step)[begin:end]
+            elif spec.validation is not None:
+                dataset = spec.validation.dataset
+            raise InputError(f"{dataset.source.describe(int(indices[error.sample]))}: {error}") from None
 
     def order(self, step: int) -> NDArray[np.int64]:
         """The order of the epoch that a step belongs to, int64 (samples,)."""
