@@ -102,7 +102,7 @@ def run(
             raise click.UsageError("--attach takes no SCRIPT: the job goes on as it was begun")
         from scheduler.attach import attach as attach_job
 
-        attach_job(attach, state, secret, verbose, take_over)
+        attach_job(attach, state, secret, driver_host, verbose, take_over)
         return
     if script is None:
         raise click.UsageError("Missing argument 'SCRIPT'.")

@@ -215,7 +215,11 @@ def _state(place: str, job_id: str) -> Iterator[StateStore]:
     states = job_states(place)
     store = states.store(job_id)
     try:
-        job_record.forget_old(states)
+        try:
+            states.prepare()
+            job_record.forget_old(states)
+        except StateError as error:
+            raise UsageError(f"{error}; name a place for the job's state with --state") from None
         yield store
     finally:
         store.close()

@@ -20,7 +20,7 @@ class JobRecord:
     plan: JobPlan
     master: str  #: "host:port" or "zk://..."
     embedded: bool  #: the master is that of local[N], which ends with the driver that started it
-    driver_host: str  #: address of the control channel; empty: found out
+    driver_host: str  #: address of the first driver's control channel
     samples_per_epoch: int
     batch_size: int
     summary_directory: str = ""  #: empty: no TensorBoard files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -133,18 +134,16 @@ def _check(address: str) -> None:
 
 def framework_named(address: str, name: str) -> str:
     """Id of the framework of that name at the leading master; empty if there is none, or the master does not say."""
-    connection = http.client.HTTPConnection(*parse_address(address), timeout=CONNECT_TIMEOUT_S)
     try:
-        connection.request("GET", "/frameworks")
-        response = connection.getresponse()
-        body = response.read()
+        with contextlib.closing(http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))) as connection:
+            connection.request("GET", "/frameworks")
+            response = connection.getresponse()
+            body = response.read()
         if response.status != http.client.OK:
             return ""
         frameworks = json.loads(body).get("frameworks", [])
     except (OSError, http.client.HTTPException, ValueError):
         return ""
-    finally:
-        connection.close()
     return next((str(item["id"]) for item in frameworks if item.get("name") == name), "")
 
 
