@@ -54,6 +54,7 @@ class Launching:
             slot = job.slots.slot(launch.want.role, launch.want.index)
             task_id = slot.next_task_id(job.plan)
             slot.task = Task(task_id, offer.agent_id, offer.hostname, executor.executor_id, now, changed_at=now)
+            job.slots.touch(slot)
             tasks.append(
                 requests.task_info(job.plan, job.patience, task_id, slot.role, offer, launch.resources, executor.info)
             )
@@ -66,9 +67,9 @@ class Launching:
             result[task.agent_id] = Occupancy(
                 known.hostname, known.servers + (slot.role == "server"), known.workers + (slot.role == "worker")
             )
-        for agent_id in self._job.executors.by_agent:
+        for agent_id, executor in self._job.executors.by_agent.items():
             known = result.get(agent_id, Occupancy(agent_id))
-            result[agent_id] = Occupancy(known.hostname, known.servers, known.workers, executor=True)
+            result[agent_id] = Occupancy(known.hostname, known.servers, known.workers, executor=executor.certain)
         return result
 
     def ask_for_offers(self, now: float) -> None:

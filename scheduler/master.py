@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import queue
 import re
@@ -128,6 +129,26 @@ def _check(address: str) -> None:
     if response is not None and response.status in (http.client.UNAUTHORIZED, http.client.SERVICE_UNAVAILABLE):
         return  # a master that wants a password here, or has no leader yet: the subscription will tell
     raise UsageError(f"what answers at {address} is not a Mesos master; check --master")
+
+
+def framework_named(address: str, name: str, credential: str | None = None) -> str:
+    """Id of the framework of that name at the leading master; empty if there is none, or the master does not say.
+
+    `credential` is the value of an Authorization header, for masters that want one.
+    """
+    connection = http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))
+    try:
+        connection.request("GET", "/frameworks", headers={"Authorization": credential} if credential else {})
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.client.OK:
+            return ""
+        frameworks = json.loads(body).get("frameworks", [])
+    except (OSError, http.client.HTTPException, ValueError):
+        return ""
+    finally:
+        connection.close()
+    return next((str(item["id"]) for item in frameworks if item.get("name") == name), "")
 
 
 def address_towards(address: str) -> str:

@@ -6,6 +6,7 @@ mended pymesos driver (proto/mesos.py) and are posted as events.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import logging
@@ -140,7 +141,8 @@ class MesosLink:
         self._calls.put(None)
         self._driver.stop()
         self._driver.join(HTTP_TIMEOUT_S)
-        self._thread.join(2 * HTTP_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._thread.join(2 * HTTP_TIMEOUT_S)
 
     def _run(self) -> None:
         while (action := self._calls.get()) is not None:
@@ -176,6 +178,9 @@ class MesosLink:
                 driver.reviveOffers()
             case act.ShutdownExecutor():
                 driver.shutdownExecutor({"value": action.executor_id}, {"value": action.agent_id})
+            case act.TellExecutor():
+                data = base64.b64encode(json.dumps({"control": action.control}).encode()).decode()
+                driver.sendFrameworkMessage({"value": action.executor_id}, {"value": action.agent_id}, data)
             case act.AskTotals():
                 totals = self._agent_totals()
                 if totals is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 EXIT_FAILED = 1  #: the job failed
 EXIT_USAGE = 2  #: options, script or data unusable; nothing was started
+EXIT_SUPERSEDED = 3  #: another driver has taken the job over, which goes on
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,14 @@ class Outcome:
     epoch: int = 0
     weights_sha256: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    superseded: bool = False  #: another driver has taken over; this one has left everything as it is
 
     @property
     def exit_code(self) -> int:
         if self.refused:
             return EXIT_USAGE
+        if self.superseded:
+            return EXIT_SUPERSEDED
         return 128 + self.signal if self.signal else EXIT_FAILED if self.error else 0
 
 

@@ -15,10 +15,15 @@ from scheduler.resources import Resources
 CAPABILITIES = ("PARTITION_AWARE", "TASK_KILLING_STATE", "MULTI_ROLE", "RESERVATION_REFINEMENT")
 
 
+def framework_name(plan: JobPlan) -> str:
+    """As the master lists it; as unique as the job's id."""
+    return f"mesograd {plan.job_id}"
+
+
 def framework_info(plan: JobPlan, hostname: str, framework_id: str = "") -> dict[str, Any]:
     """FrameworkInfo. `user`, `principal` and `checkpoint` cannot be changed once registered."""
     info: dict[str, Any] = {
-        "name": f"mesograd {plan.job_id}",
+        "name": framework_name(plan),
         "user": plan.user,
         "principal": plan.principal,
         "hostname": hostname,

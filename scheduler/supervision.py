@@ -63,6 +63,7 @@ class Supervision:
         job = self._job
         if update.state != task.state:
             task.state, task.changed_at = update.state, now
+            job.slots.touch(slot)
         task.asked_at = None
         if update.state in ev.TERMINAL_STATES:
             if update.reason in _EXECUTOR_ENDS:

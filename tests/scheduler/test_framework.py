@@ -34,7 +34,7 @@ def test_framework_info():
 
 def test_the_framework_id_is_saved_before_anything_is_launched():
     h = Harness()
-    assert of(h.send(ev.Subscribed("fw-1")), act.SaveFrameworkId) == [act.SaveFrameworkId("fw-1")]
+    assert of(h.send(ev.Subscribed("fw-1")), act.Save) == [act.Save({"framework": {"id": "fw-1"}})]
     assert of(h.offer("a"), act.Accept)
 
 
@@ -426,9 +426,9 @@ def test_a_launch_that_did_not_reach_the_master_is_repeated():
 def test_an_error_of_the_master_ends_the_job_without_a_teardown():
     h = Harness()
     h.start()
-    actions = h.send(ev.MesosError("Framework failed over"))
+    actions = h.send(ev.MesosError("Framework has been removed"))
     assert not of(actions, act.Teardown)
-    assert "Framework failed over" in of(actions, act.Over)[0].outcome.error
+    assert "Framework has been removed" in of(actions, act.Over)[0].outcome.error
 
 
 def test_a_master_that_never_accepts_the_subscription():
