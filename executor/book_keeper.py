@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from compute import InputError, checkpoint
 from compute.optim import ExactSum
 from executor.job import LoadedJob
-from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, TellRates
+from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook
 from executor.reduction_tree import Node, Partial
 from executor.resumable import Resumable
@@ -18,11 +18,12 @@ from executor.sum_book import SumBook
 from executor.sum_message import decoded
 from proto import control_pb2 as control
 from proto.checkpoint_pb2 import Checkpoint, ParameterPlace
-from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Scores, Totals, Want
+from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Revoke, Scores, Totals, Want
 from proto.frames import Assembly, FrameError
 from proto.model_pb2 import TensorSpec
 
-TICK_S = 0.1
+TICK_S = 0.05
+MIN_TICK_S = 0.005
 RECONNECT_S = 0.3
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,10 @@ class BookKeeper:
             if self._stop is not None:
                 self.stop(self._stop)
             while self._finished is None:
-                await asyncio.sleep(TICK_S)  # a tick, not a wait: all else is driven by messages
+                due = book.next_deadline()
+                until_due = TICK_S if due is None else due - time.monotonic()
+                # A tick, not a wait: all else is driven by messages.
+                await asyncio.sleep(min(max(until_due, MIN_TICK_S), TICK_S))
                 self._act(book.tick(time.monotonic()))
                 self._flush_progress()
             await self._finish(book, self._finished)
@@ -151,12 +155,12 @@ class BookKeeper:
             if self._book is not None:
                 self._act(self._book.worker_left(worker, time.monotonic()))
 
-    def lease_wanted(self, worker: str) -> None:
-        """A worker is ready."""
+    def lease_wanted(self, worker: str, done: int = 0) -> None:
+        """A worker is ready; of a lease that was revoked it had done so many micro-batches."""
         if self._book is None:
             self._ready[worker] = None
         else:
-            self._act(self._book.lease_wanted(worker, time.monotonic()))
+            self._act(self._book.lease_wanted(worker, time.monotonic(), done))
 
     def pushed(self, worker: str, step: int, node: Node) -> None:
         """The server has a node's gradient from a worker."""
@@ -333,6 +337,9 @@ class BookKeeper:
                 case GiveLease(worker, grant):
                     if worker in self._workers:
                         self._workers[worker][0].send(Header(attempt=self.attempt, grant=grant))
+                case RevokeLease(worker, step):
+                    if worker in self._workers:
+                        self._workers[worker][0].send(Header(attempt=self.attempt, revoke=Revoke(step=step)))
                 case CommitStep(step, wants_checkpoint):
                     self._commit(step, wants_checkpoint)
                 case TellRates(step, rates):

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from compute import TrainingSpec
-from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, TellRates
+from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
 from executor.leases import MIN_LEASE_S, Lease, Leases
 from executor.reduction_tree import Node
 from executor.resumable import Resumable
-from executor.step_plan import StepPlan, lease_level, lease_nodes
+from executor.step_plan import StepPlan
 from executor.training_record import StepResult, TrainingRecord
 from executor.validation_round import ValidationRound
 from proto import control_pb2 as control
@@ -26,7 +26,7 @@ from proto.exchange_pb2 import Grant
 
 __all__ = [
     "MIN_LEASE_S", "Action", "CommitStep", "Fail", "Finish", "GiveLease", "LeaseBook", "Phase", "Report", "Resumable",
-    "TellRates",
+    "RevokeLease", "TellRates",
 ]  # fmt: skip
 
 SCORE_COST = 0.4  # scoring a sample costs about this share of training on it: no backward pass
@@ -72,7 +72,6 @@ class LeaseBook:
         self._checkpoints = checkpoints
         self._record = TrainingRecord(spec, plan, attempt, epoch_digest, start)
         self._leases = Leases()
-        self._nodes: list[Node] = []
         self._prepared: set[int] = set()
         self._result: StepResult | None = None
         self._pushed_deadline = math.inf
@@ -126,11 +125,11 @@ class LeaseBook:
         """A worker's connection is gone: what it held is free again at once."""
         return self._assign(now) if self._leases.left(worker) else []
 
-    def lease_wanted(self, worker: str, now: float) -> list[Action]:
-        """A worker is ready for its next lease."""
+    def lease_wanted(self, worker: str, now: float, done: int = 0) -> list[Action]:
+        """A worker is ready for its next lease; of the one that was revoked it had done so many micro-batches."""
         if not self._leases.knows(worker):
             return []
-        self._leases.wanted(worker)
+        self._leases.wanted(worker, now, done)
         return self._assign(now)
 
     def renewed(self, worker: str, now: float) -> list[Action]:
@@ -140,15 +139,15 @@ class LeaseBook:
 
     def node_pushed(self, worker: str, step: int, node: Node, now: float) -> list[Action]:
         """The book's own server has a node's gradient, now or from before; the others may not have it yet."""
-        lease = self._leases.of(worker)
-        if self.phase is not Phase.TRAINING or step != self.step or lease is None:
+        if not self._leases.knows(worker):
             return []
-        if self._nodes[lease.block] == node:
-            self._leases.delivered(worker, now)
-            if self._leases.complete:
-                # From here on it only matters whether the pushes reach the other servers. If they do not, the tick
-                # finds the step still open and leases it again.
-                self._pushed_deadline = now + self._leases.lease_s(1)
+        current = self.phase is Phase.TRAINING and step == self.step
+        complete = self._leases.complete
+        self._leases.delivered(worker, node, now, current)
+        if current and not complete and self._leases.complete:
+            # From here on it only matters whether the pushes reach the other servers. If they do not, the tick
+            # finds the step still open and leases it again.
+            self._pushed_deadline = now + self._leases.lease_s(1)
         return []
 
     def server_prepared(
@@ -173,10 +172,10 @@ class LeaseBook:
         if self._validation is None or step != self.committed:
             return self.lease_wanted(worker, now)
         self._validation.scored(block, sums, samples)
-        self._leases.scored(worker, block)
+        self._leases.delivered(worker, Node(0, block), now)
         if not self._validation.complete:
             return self.lease_wanted(worker, now)
-        self._leases.wanted(worker)
+        self._leases.wanted(worker, now)
         return self._validated(self._validation, now)
 
     def checkpoint_written(self, step: int, path: str, now: float) -> list[Action]:
@@ -212,16 +211,14 @@ class LeaseBook:
     def _begin_step(self, now: float) -> list[Action]:
         self.phase = Phase.TRAINING
         self.step = self.committed + 1
-        leaves = self.plan.leaves(self.step)
-        self._nodes = lease_nodes(leaves, lease_level(leaves, max(self._leases.active, 1)))
-        spans = [node.leaves(leaves) for node in self._nodes]
-        self._leases.open([last - first for first, last in spans])
+        late = self._leases.open(self.plan.leaves(self.step))
+        revoked = [RevokeLease(worker, self.committed) for worker in late]
         self._prepared.clear()
         self._result = None
         self._pushed_deadline = math.inf
         rates = self._record.told_rates(self.step)
         told = [] if rates is None else [TellRates(self.step, rates)]
-        return [*told, *self._assign(now)]
+        return [*told, *revoked, *self._assign(now)]
 
     def _assign(self, now: float) -> list[Action]:
         if not self._begun or self.phase not in (Phase.TRAINING, Phase.VALIDATING):
@@ -231,15 +228,14 @@ class LeaseBook:
     def _grant(self, lease: Lease) -> Grant:
         grant = Grant(lease_s=lease.deadline - lease.granted)
         if self._validation is None:
-            node = self._nodes[lease.block]
             grant.kind, grant.step = Grant.TRAIN, self.step
             grant.step_in_epoch = self.plan.step_in_epoch(self.step)
-            grant.level, grant.index = node
-            grant.first, grant.last = node.leaves(self.plan.leaves(self.step))
+            grant.level, grant.index = lease.node
+            grant.first, grant.last = lease.first, lease.last
         else:
             grant.kind, grant.step = Grant.VALIDATE, self.committed
-            grant.index = lease.block
-            grant.first, grant.last = self._validation.blocks[lease.block]
+            grant.index = lease.node.position
+            grant.first, grant.last = self._validation.blocks[lease.node.position]
         grant.epoch = self.plan.epoch(grant.step)
         return grant
 
@@ -265,9 +261,9 @@ class LeaseBook:
             return self._go_on(now)
         self.phase = Phase.VALIDATING
         self._validation = ValidationRound(self.spec.validation)
-        costs = [SCORE_COST * (last - first) / self.plan.micro_batch_size for first, last in self._validation.blocks]
-        self._leases.open(costs)
-        return self._assign(now)
+        cost = SCORE_COST * self.spec.validation.batch_size / self.plan.micro_batch_size
+        late = self._leases.open(len(self._validation.blocks), cost, single=True)
+        return [*(RevokeLease(worker, self.committed) for worker in late), *self._assign(now)]
 
     def _validated(self, validation: ValidationRound, now: float) -> list[Action]:
         self._validation = None

@@ -29,6 +29,14 @@ Batch = tuple[Any, Any]
 """Inputs and targets, each one array or a tuple of arrays."""
 
 
+class LeaseRevoked(Exception):
+    """What is being computed is not needed any more; `done` micro-batches of the lease were."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__(f"after {done} micro-batches")
+        self.done = done
+
+
 class LeaseComputer:
     """The compiled model and the data sets of one worker. Not thread-safe: one lease at a time."""
 
@@ -75,7 +83,7 @@ class LeaseComputer:
 
         Args:
             grant: a TRAIN lease.
-            progress: called after each micro-batch.
+            progress: called after each micro-batch; what it raises ends the computation, as LeaseRevoked does.
 
         Returns:
             The node's value; its gradient, of the whole flat vector, is valid until the next call.

@@ -201,7 +201,7 @@ class ParameterServer:
                 case "want":
                     self._wanted(session, header.want.version)
                 case "lease_request" if self._keeper is not None:
-                    self._keeper.lease_wanted(session.peer)
+                    self._keeper.lease_wanted(session.peer, header.lease_request.done)
                 case "renew" if self._keeper is not None:
                     self._keeper.renewed(session.peer)
                 case "scores" if self._keeper is not None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from executor.job import LoadedJob
-from executor.lease_computer import LeaseComputer
+from executor.lease_computer import LeaseComputer, LeaseRevoked
 from executor.reduction_tree import Partial
 from executor.session import Connection, Session, SessionClosed
 from executor.step_plan import slice_bounds
@@ -161,6 +161,8 @@ class _Attendance:
         self._inboxes = [_Inbox() for _ in self._servers]
         self._sessions: list[Session] = []
         self._grants: asyncio.Queue[Grant] = asyncio.Queue()
+        self._granted: Grant | None = None  # the last that came
+        self._revoked: Grant | None = None
         self._arrived = asyncio.Event()
         self._loaded = -1
         self._renewed = 0.0
@@ -189,14 +191,17 @@ class _Attendance:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _request_lease(self) -> None:
-        self._sessions[0].send(Header(attempt=self._attempt, lease_request=LeaseRequest()))
+    def _request_lease(self, done: int = 0) -> None:
+        self._sessions[0].send(Header(attempt=self._attempt, lease_request=LeaseRequest(done=done)))
 
     async def _read(self, server: int) -> None:
         async for header, payload in self._sessions[server].frames():
             match header.WhichOneof("body"):
                 case "grant":
+                    self._granted = header.grant
                     self._grants.put_nowait(header.grant)
+                case "revoke":
+                    self._revoked = self._granted
                 case "parameters":
                     if self._inboxes[server].take(header.parameters, payload):
                         self._arrived.set()
@@ -215,15 +220,22 @@ class _Attendance:
             if not await self._obtain(version):
                 logger.info("step %d is past", grant.step)
                 self._request_lease()
-            elif grant.kind == Grant.TRAIN:
-                progress = self._progress(grant)
-                self._push(grant, await self._worker.compute(LeaseComputer.train, grant, progress))
-            else:
-                progress = self._progress(grant)
-                sums = await self._worker.compute(LeaseComputer.score, grant, progress)
-                metrics = [MetricSums(values=values) for values in sums]
-                scores = Scores(step=grant.step, index=grant.index, metrics=metrics, samples=grant.last - grant.first)
-                self._sessions[0].send(Header(attempt=self._attempt, scores=scores))
+                continue
+            try:
+                await self._carry_out(grant)
+            except LeaseRevoked as revoked:
+                logger.info("step %d was done by others: stopped %s", grant.step, revoked)
+                self._request_lease(revoked.done)
+
+    async def _carry_out(self, grant: Grant) -> None:
+        progress = self._progress(grant)
+        if grant.kind == Grant.TRAIN:
+            self._push(grant, await self._worker.compute(LeaseComputer.train, grant, progress))
+            return
+        sums = await self._worker.compute(LeaseComputer.score, grant, progress)
+        metrics = [MetricSums(values=values) for values in sums]
+        scores = Scores(step=grant.step, index=grant.index, metrics=metrics, samples=grant.last - grant.first)
+        self._sessions[0].send(Header(attempt=self._attempt, scores=scores))
 
     async def _obtain(self, version: int) -> bool:
         """Loads the parameters of `version`; False when the servers are past it."""
@@ -264,8 +276,13 @@ class _Attendance:
     def _progress(self, grant: Grant) -> Callable[[], None]:
         loop = asyncio.get_running_loop()
         session = self._sessions[0]
+        done = 0
 
         def progress() -> None:
+            nonlocal done
+            done += 1
+            if self._revoked is grant:
+                raise LeaseRevoked(done)
             now = time.monotonic()
             if now - self._renewed > grant.lease_s / 4:
                 self._renewed = now
