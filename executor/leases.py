@@ -85,6 +85,7 @@ class Leases:
         self._waiting: dict[str, None] = {}  # an ordered set
         self._free: dict[Node, None] = {}  # likewise
         self._free_leaves = 0
+        self._fresh = 0  # of single leaves: the first that was never leased
         self._leaf_s: deque[float] = deque(maxlen=64)
         self._recheck = math.inf
 
@@ -101,9 +102,14 @@ class Leases:
         return any(True for _ in self._current())
 
     @property
-    def outstanding(self) -> list[Lease]:
-        """This phase's leases."""
-        return [lease for _, lease in self._current()]
+    def holders(self) -> list[str]:
+        """Workers that hold any of this phase's work which is still needed."""
+        return [n for n, lease in self._current() if not self.done.issuperset(range(lease.first, lease.last))]
+
+    @property
+    def fresh(self) -> int:
+        """Of single leaves, how many have ever been leased in this phase."""
+        return self._fresh
 
     @property
     def complete(self) -> bool:
@@ -126,15 +132,14 @@ class Leases:
 
     # --- what may happen --------------------------------------------------------------------------------------------
 
-    def open(self, leaves: int, leaf_size: float = 1.0, single: bool = False) -> list[str]:
-        """A new phase begins; what was leased before is over. Returns the workers that are still at it.
+    def open(self, leaves: int, leaf_size: float = 1.0, single: bool = False) -> None:
+        """A new phase begins; what was leased before is over, though workers may still be at it.
 
         Args:
             leaves: how many.
             leaf_size: of a leaf, in micro-batches.
             single: whether only nodes of one leaf may be leased.
         """
-        late = [name for name, _ in self._current()]
         for worker in self._workers.values():
             idle = worker.lease is None and not worker.overdue and worker.last_phase != self._phase
             worker.passed_over = worker.passed_over + 1 if idle and self._phase else 0
@@ -144,9 +149,15 @@ class Leases:
         self._single = single
         self.done = set()
         self._free = {}
-        self._free_leaves = 0
-        self._set_free(range(leaves))
-        return late
+        self._fresh = 0 if single else leaves
+        self._free_leaves = leaves if single else 0
+        if not single:
+            self._set_free(range(leaves))
+
+    def truncate(self) -> None:
+        """The phase, of single leaves, ends with what has been leased by now."""
+        self._free_leaves -= self._count - self._fresh
+        self._count = self._fresh
 
     def joined(self, worker: str, micro_batch_s: float) -> None:
         """A worker has connected; a micro-batch took it so long when it warmed up."""
@@ -181,21 +192,30 @@ class Leases:
         if entry and entry.lease:
             entry.lease.deadline = now + self.lease_s(entry.lease.size, worker)
 
-    def delivered(self, worker: str, node: Node, now: float, current: bool = True) -> None:
+    def delivered(self, worker: str, node: Node, now: float, current: bool = True) -> list[str]:
         """A node is here, from a worker that may or may not hold a lease of it.
 
         Args:
             current: whether it is of this phase; from an earlier one it still tells how fast the worker is.
+
+        Returns:
+            Workers of whose leases nothing is needed any more.
         """
         entry = self._workers[worker]
         lease = entry.lease
         if lease is not None and lease.node == node and (lease.phase == self._phase) == current:
             entry.lease = None
             self._took(entry, (now - lease.granted) / lease.size)
-        if current:
-            first, last = node.leaves(self._count)
-            self.done.update(range(first, last))
-            self._withdraw(first, last)
+        if not current:
+            return []
+        first, last = node.leaves(self._count)
+        before = len(self.done)
+        self.done.update(range(first, last))
+        self._withdraw(first, last)
+        if len(self.done) == before:
+            return []
+        late = ((name, lease) for name, lease in self._current() if lease.first < last and first < lease.last)
+        return [name for name, lease in late if self.done.issuperset(range(lease.first, lease.last))]
 
     def expire(self, now: float) -> bool:
         """Ends leases whose time has passed; True if anybody should be given work."""
@@ -208,32 +228,33 @@ class Leases:
                 due = True
         return due
 
-    def reopen(self) -> None:
-        """What was done must be done again."""
-        again = sorted(self.done)
-        self.done = set()
-        self._set_free(leaf for leaf in again if not self._holders(leaf))
+    def reopen(self, leaf: int | None = None) -> None:
+        """What was done, or one leaf of it, must be done again."""
+        again = sorted(self.done) if leaf is None else [leaf]
+        self.done.difference_update(again)
+        self._set_free(leaf for leaf in again if not self._holders(leaf) and not self._is_free(leaf))
 
     def assign(self, now: float, limit: int | None = None) -> list[tuple[str, Lease]]:
-        """Gives work to waiting workers: at most `limit` leases, if there is one; copies do not count."""
+        """Gives work to waiting workers; of single leaves never leased before at most `limit`, if there is one."""
         given: list[tuple[str, Lease]] = []
         self._recheck = math.inf
         for worker in list(self._waiting):
             node = None
-            if self._free and (limit is None or limit > 0):
+            fresh = self._fresh < self._count and (limit is None or limit > 0)
+            if self._free or fresh:
                 share = self._share(worker, now)
-                node = self._take(share, self._workers[worker].place) if share else None
-                if node is not None and limit is not None:
+                if share and fresh and not self._free and limit is not None:
                     limit -= 1
-            elif not self._free:
+                node = self._take(share, self._workers[worker].place) if share else None
+            else:
                 node = self._copy(worker, now)
             if node is not None:
                 del self._waiting[worker]
                 given.append((worker, self._lease(worker, node, now)))
         if self._waiting and len(self.done) < self._count:
-            leases = self.outstanding
+            leases = [lease for _, lease in self._current()]
             self._recheck = min((due for lease in leases if (due := self._due(lease)) > now), default=math.inf)
-            if self._free and limit is None:  # all that wait would be slower than those who are at work
+            if self._free_leaves and limit is None:  # all that wait would be slower than those who are at work
                 soon = 0.25 * max((lease.remaining_s(now) for lease in leases), default=0.0)
                 self._recheck = min(self._recheck, now + max(RECHECK_S, soon))
         return given
@@ -285,8 +306,11 @@ class Leases:
     def _take(self, share: int, place: int) -> Node:
         """The largest free node of at most `share` leaves, if possible where the worker had its last one."""
         if self._single:
+            if not self._free:
+                self._free[Node(0, self._fresh)] = None
+                self._fresh += 1
             node = next(iter(self._free))
-            self._withdraw(*node.leaves(self._count))
+            self._withdraw(node.position, node.position + 1)
             return node
         best: tuple[tuple[int, bool], Node] | None = None
         for node in self._free:
