@@ -79,6 +79,11 @@ class TrainingSpec:
     sync: str = "sync"
     accumulate: int = 1
 
+    @property
+    def step_samples(self) -> int:
+        """Samples of a full step: of one update of the weights."""
+        return self.batch_size * self.accumulate
+
     def check(self) -> None:
         """Validates everything once, at the edge: types, ranges, data files, and that all shapes agree.
 

@@ -6,7 +6,7 @@ validations and the end of the job are at points where the servers have applied 
 steps are counted in the order in which they were applied: the version of the parameters is how many there are.
 
 Bounded staleness: a step is leased only if, whatever arrives first, no gradient under way can become older than the
-bound, so nothing computed is ever refused.
+bound. So nothing computed is refused, but for what comes after its lease has expired (ArrivalSlice.too_old).
 """
 
 import math
@@ -53,7 +53,12 @@ class ArrivalBook(LeaseBook):
     def _limit(self) -> int | None:
         if self._staleness is None:
             return None
-        oldest = min((self._based[worker] for worker in self._leases.holders), default=self.committed)
+        based = (
+            self._based[worker]
+            for worker, lease in self._leases.holders
+            if self._first + lease.first not in self._prepared
+        )  # fmt: skip
+        oldest = min(based, default=self.committed)
         leased = self._first - 1 + self._leases.fresh
         return max(self._staleness + 1 + min(oldest, self.committed) - leased, 0)
 

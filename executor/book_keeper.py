@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from compute import InputError, checkpoint
 from compute.optim import ExactSum
+from executor.arrival_book import ArrivalBook
 from executor.job import LoadedJob
 from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook
@@ -18,7 +19,7 @@ from executor.sum_book import SumBook
 from executor.sum_message import decoded
 from proto import control_pb2 as control
 from proto.checkpoint_pb2 import Checkpoint, ParameterPlace
-from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Revoke, Scores, Totals, Want
+from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Restored, Revoke, Scores, Totals, Want
 from proto.frames import Assembly, FrameError
 from proto.model_pb2 import TensorSpec
 
@@ -112,7 +113,8 @@ class BookKeeper:
             while not all(peer.restored for peer in self._peers):
                 self._restored.clear()
                 await self._restored.wait()
-            book = LeaseBook(
+            kind = LeaseBook if self._job.sync.synchronous else ArrivalBook
+            book = kind(
                 self._job.spec, self._job.plan, self._servers, self.attempt, self._job.epoch_digest(),
                 bool(self._job.message.checkpoint_url), start,
             )
@@ -295,7 +297,7 @@ class BookKeeper:
             now = time.monotonic()
             match header.WhichOneof("body"):
                 case "restored":
-                    self._peer_restored(peer, session, header.restored.version, now)
+                    self._peer_restored(peer, session, header.restored, now)
                 case "prepared" if self._book is not None:
                     self._act(self._book.server_prepared(peer.index, header.prepared.step, now))
                 case "part":
@@ -310,7 +312,7 @@ class BookKeeper:
                 case other:
                     raise FrameError(f"sent {other}")
 
-    def _peer_restored(self, peer: _Peer, session: Session, version: int, now: float) -> None:
+    def _peer_restored(self, peer: _Peer, session: Session, restored: Restored, now: float) -> None:
         peer.restored = True
         self._restored.set()
         if self._book is None:
@@ -325,7 +327,7 @@ class BookKeeper:
         for step, order in self._orders.items():
             if peer.index not in self._parts[step]:
                 session.send(Header(attempt=self.attempt, commit=order))
-        self._act(self._book.server_prepared(peer.index, version, now))
+        self._act(self._book.server_restored(peer.index, restored.version, restored.ahead, now))
         if self._finished is not None:
             session.send(Header(attempt=self.attempt, want=Want(version=self._book.committed)))
 

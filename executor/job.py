@@ -16,6 +16,7 @@ from compute.description import describe
 from compute.optim import LearningRates
 from compute.optim.groups import by_prefix
 from compute.spec import Specs
+from compute.sync_mode import SyncMode
 from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
 from proto.model_pb2 import ModelDescription
@@ -74,6 +75,11 @@ class LoadedJob:
         return LearningRates(self.spec.optimizer).feeds_back
 
     @property
+    def sync(self) -> SyncMode:
+        """How gradients meet."""
+        return SyncMode.parse(self.spec.sync)
+
+    @property
     def training_constants(self) -> dict[str, int]:
         """What a checkpoint must agree on to be resumed."""
         return {
@@ -110,7 +116,8 @@ def load(message: control.Job) -> LoadedJob:
     spec = cloudpickle.loads(message.spec)
     if not isinstance(spec, TrainingSpec):
         raise InputError(f"the driver sent a {type(spec).__name__} for a TrainingSpec: versions of mesograd differ")
-    return LoadedJob(message, spec, StepPlan(len(spec.dataset), spec.batch_size, spec.micro_batches))
+    plan = StepPlan(len(spec.dataset), spec.step_samples, spec.micro_batches * spec.accumulate)
+    return LoadedJob(message, spec, plan)
 
 
 def failure(error: BaseException, sources: Collection[str], task_id: str) -> control.Failure:

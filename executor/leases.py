@@ -102,9 +102,9 @@ class Leases:
         return any(True for _ in self._current())
 
     @property
-    def holders(self) -> list[str]:
-        """Workers that hold any of this phase's work which is still needed."""
-        return [n for n, lease in self._current() if not self.done.issuperset(range(lease.first, lease.last))]
+    def holders(self) -> list[tuple[str, Lease]]:
+        """Workers that hold any of this phase's work, and what."""
+        return list(self._current())
 
     @property
     def fresh(self) -> int:

@@ -40,7 +40,8 @@ class ParameterSlice:
         committed: last step known to be committed.
         parameters: float32 (end - begin,).
         update: what is done to them, with the optimizers' state.
-        reduced: value of the last completed step's tree, for the lease book's reports.
+        finished: last step that was applied.
+        reduced: value of the tree of that step, for the lease book's reports.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class ParameterSlice:
         """
         self.begin = begin
         self.end = end
-        self.version = version
+        self.version = self.finished = version
         self.committed = version
         self.parameters = parameters
         self.update = update
@@ -64,6 +65,15 @@ class ParameterSlice:
         self._totals: tuple[int, Sequence[float], float] = (0, (), 0.0)  # of a step, with its loss
         self._share: list[ExactSum] | None = None
         self._tree = ReductionTree(plan.leaves(version + 1))
+
+    @property
+    def applied(self) -> tuple[int, Sequence[int]]:
+        """All steps up to the first have been applied, and these beyond it."""
+        return self.version, ()
+
+    def too_old(self, step: int, version: int) -> bool:
+        """Whether a step's gradient that was computed with this version of the slice must not be applied any more."""
+        return False
 
     def push(self, step: int, node: Node, value: Partial) -> Verdict:
         """Takes the gradient of a node of the step's tree."""
@@ -114,7 +124,7 @@ class ParameterSlice:
         self.update.apply(
             self.parameters, gradient.gradient, step, self._plan.epoch(step), rates, totals, loss
         )  # fmt: skip
-        self.version = step
+        self.version = self.finished = step
         self.reduced = gradient
         self._share = None
         self._tree = ReductionTree(self._plan.leaves(step + 1))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from compute import InputError, checkpoint
 from compute.optim import ParameterUpdate
+from executor.arrival_slice import ArrivalSlice
 from executor.book_keeper import BookKeeper
 from executor.data_path import ParameterOutbox, PushInbox
 from executor.job import LoadedJob
@@ -204,7 +205,8 @@ class ParameterServer:
                         self._keeper.joined(session.peer, session, header.join.micro_batch_s)
                 case "restore":
                     self._book_session = session
-                    session.send(Header(attempt=attempt, restored=Restored(version=self._held.version)))
+                    through, ahead = self._held.applied
+                    session.send(Header(attempt=attempt, restored=Restored(version=through, ahead=ahead)))
                     self._shared = 0  # what was said before may be lost
                     self._advance()
                 case "commit":
@@ -254,7 +256,7 @@ class ParameterServer:
         update = ParameterUpdate(job.layout, job.spec.optimizer, job.spec.clip, begin, end)
         if not url:
             parameters = np.array(job.initial_parameters()[begin:end], dtype=np.float32)
-            return ParameterSlice(begin, end, 0, parameters, update, job.plan, job.told_rates)
+            return self._new_slice(begin, end, 0, parameters, update)
         manifest = checkpoint.read_manifest(url)
         checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
         state = checkpoint.load_slice(url, manifest, begin, end)
@@ -266,13 +268,27 @@ class ParameterServer:
             )
         update.state = state
         update.memory = json.loads(manifest.memory)
-        return ParameterSlice(begin, end, manifest.step, parameters, update, job.plan, job.told_rates)
+        return self._new_slice(begin, end, manifest.step, parameters, update)
+
+    def _new_slice(
+        self, begin: int, end: int, version: int, parameters: Vector, update: ParameterUpdate
+    ) -> ParameterSlice:
+        job = self._job
+        arguments = (begin, end, version, parameters, update, job.plan, job.told_rates)
+        if job.sync.synchronous:
+            return ParameterSlice(*arguments)
+        return ArrivalSlice(*arguments, staleness=job.sync.staleness)
 
     def _pushed(self, session: Session, push: Push, data: bytes | bytearray | memoryview) -> None:
         held, node = self._held, Node(push.level, push.index)
         if len(data) % 4:
             raise FrameError(f"a push of {len(data)} bytes is not made of float32")
         gradient: Vector = np.frombuffer(data, dtype="<f4")
+        if held.too_old(push.step, push.version):
+            session.refuse(self._attempt, Refusal.STALE_STEP, push.step)
+            if push.lease and self._keeper is not None:
+                self._keeper.lease_wanted(session.peer)
+            return
         verdict = held.push(push.step, node, Partial(gradient, push.loss, push.samples, push.digest))
         if verdict is Verdict.INVALID:
             raise FrameError(f"step {push.step} {node} of {gradient.size} elements is not wanted at {held.version}")
@@ -322,9 +338,9 @@ class ParameterServer:
         while held.advance():
             self._outbox.send(held)
             if self._keeper is None and self._book_session is not None:
-                self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.version)))
+                self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.finished)))
             elif self._keeper is not None and held.reduced is not None:
-                self._keeper.prepared(held.version, held.reduced)
+                self._keeper.prepared(held.finished, held.reduced)
             self._share()
 
     def _share(self) -> None:

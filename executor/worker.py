@@ -216,8 +216,7 @@ class _Attendance:
         while True:
             grant = await self._grants.get()
             self._renewed = time.monotonic()
-            version = grant.step - 1 if grant.kind == Grant.TRAIN else grant.step
-            if not await self._obtain(version):
+            if not await self._obtain_for(grant):
                 logger.info("step %d is past", grant.step)
                 self._request_lease()
                 continue
@@ -236,6 +235,26 @@ class _Attendance:
         metrics = [MetricSums(values=values) for values in sums]
         scores = Scores(step=grant.step, index=grant.index, metrics=metrics, samples=grant.last - grant.first)
         self._sessions[0].send(Header(attempt=self._attempt, scores=scores))
+
+    async def _obtain_for(self, grant: Grant) -> bool:
+        if grant.kind == Grant.VALIDATE:
+            return await self._obtain(grant.step)
+        if self._worker.job.sync.synchronous:
+            return await self._obtain(grant.step - 1)
+        await self._obtain_newest(grant.version)
+        return True
+
+    async def _obtain_newest(self, version: int) -> None:
+        """Loads the newest parameters that the servers have, of `version` at the least."""
+        for inbox, session in zip(self._inboxes, self._sessions, strict=True):
+            inbox.version = -1
+            inbox.wanted = version
+            session.send(Header(attempt=self._attempt, want=Want(version=version)))
+        while not all(inbox.version >= version for inbox in self._inboxes):
+            self._arrived.clear()
+            await self._arrived.wait()
+        await self._worker.compute(LeaseComputer.load_parameters, [inbox.data for inbox in self._inboxes])
+        self._loaded = -1  # slices may be of different versions
 
     async def _obtain(self, version: int) -> bool:
         """Loads the parameters of `version`; False when the servers are past it."""
@@ -258,13 +277,17 @@ class _Attendance:
 
     def _push(self, grant: Grant, value: Partial) -> None:
         gradient = value.gradient.data.cast("B")
+        want = grant.step if self._worker.job.sync.synchronous else 0
         for k, (session, (begin, end)) in enumerate(zip(self._sessions, self._bounds, strict=True)):
-            self._inboxes[k].wanted = grant.step
+            self._inboxes[k].wanted = want
             data = gradient[4 * begin : 4 * end]
 
-            def header(offset: int, k: int = k, size: int = len(data)) -> Header:
+            version = 0 if want else self._inboxes[k].version
+
+            def header(offset: int, k: int = k, size: int = len(data), version: int = version) -> Header:
                 push = Push(
-                    step=grant.step, level=grant.level, index=grant.index, offset=offset, bytes=size, want=grant.step
+                    step=grant.step, level=grant.level, index=grant.index, offset=offset, bytes=size, want=want,
+                    version=version,
                 )
                 if k == 0:
                     push.lease = True
