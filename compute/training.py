@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compute.compression import Plain, Rounding
+from compute.compression import parse as parse_compression
 from compute.data.dataset import Dataset
 from compute.errors import InputError
 from compute.graph import build_graph
@@ -56,6 +58,7 @@ class TrainingSpec:
         sync: "sync", "ssp:S" or "async": compute.sync_mode.
         accumulate: batches whose gradients are added up before they are applied: `batch_size * accumulate` samples in
             `micro_batches * accumulate` micro-batches are a step, which gives the same bits as asking for that.
+        compression: of the gradients that workers send: compute.compression.
         weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach; empty: the
             initializers' values.
         inference: no step is trained; the validation is run once.
@@ -78,11 +81,21 @@ class TrainingSpec:
     clip: Clip | None = None
     sync: str = "sync"
     accumulate: int = 1
+    compression: str = "none"
 
     @property
     def step_samples(self) -> int:
         """Samples of a full step: of one update of the weights."""
         return self.batch_size * self.accumulate
+
+    @property
+    def caveat(self) -> str:
+        """Why another run may end with other weights; empty where it ends with the same bits, however many workers."""
+        if not SyncMode.parse(self.sync).synchronous:
+            return f"--sync {self.sync} applies gradients in the order in which they arrive"
+        if not isinstance(parse_compression(self.compression), Plain | Rounding):
+            return f"--compression {self.compression} depends on which worker computed what"
+        return ""
 
     def check(self) -> None:
         """Validates everything once, at the edge: types, ranges, data files, and that all shapes agree.
@@ -105,6 +118,7 @@ class TrainingSpec:
         if self.seed >= 2**63:
             raise InputError(f"seed must be less than 2**63, got {self.seed}")
         _whole("accumulate", self.accumulate, 1)
+        parse_compression(self.compression)
         if not SyncMode.parse(self.sync).synchronous:
             self._check_asynchronous()
         check_engine(self.engine, self.precision)

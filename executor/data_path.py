@@ -1,5 +1,6 @@
 """The tensors' way through a server: pushes as they arrive, parameters as they leave."""
 
+from compute.compression import SliceCodec
 from executor.parameter_slice import ParameterSlice
 from executor.session import Session
 from proto.exchange_pb2 import Header, Parameters, Push
@@ -9,7 +10,8 @@ from proto.frames import Assembly, FrameError, chunked
 class PushInbox:
     """Puts together the pushes that arrive on one stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: SliceCodec) -> None:
+        self._codec = codec
         self._assembly: Assembly | None = None
 
     def take(
@@ -23,7 +25,7 @@ class PushInbox:
         if len(payload) == push.bytes:
             return payload
         if push.offset == 0 or self._assembly is None:
-            size = 4 * (held.end - held.begin)
+            size = self._codec.encoded_bytes(held.begin, held.end)
             if push.bytes != size:  # before memory is set aside for it
                 raise FrameError(f"a push of {push.bytes} bytes to a slice of {size}")
             self._assembly = Assembly(size)

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 import compute
 from compute import InputError, ParameterInfo, TrainingSpec
+from compute.compression import Rounding, SliceCodec, parse
 from compute.description import describe
 from compute.optim import LearningRates
 from compute.optim.groups import by_prefix
 from compute.spec import Specs
 from compute.sync_mode import SyncMode
+from executor.reduction_tree import Round
 from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
 from proto.model_pb2 import ModelDescription
@@ -73,6 +75,23 @@ class LoadedJob:
     def told_rates(self) -> bool:
         """Whether servers wait for the lease book to say the learning rates of a step."""
         return LearningRates(self.spec.optimizer).feeds_back
+
+    @cached_property
+    def codec(self) -> SliceCodec:
+        """How gradients travel to the servers."""
+        return SliceCodec(parse(self.spec.compression), self.weights)
+
+    @cached_property
+    def weights(self) -> int:
+        """Elements of the flat parameter vector that are weights, not statistics; they come first."""
+        return next((info.offset for info in self.layout if info.kind == "statistic"), self.parameters)
+
+    def rounding(self, begin: int, end: int) -> Round | None:
+        """What is done to the nodes' gradients, elements [begin, end) of the flat vector; None: nothing."""
+        codec, split = self.codec.codec, min(max(self.weights - begin, 0), end - begin)
+        if not isinstance(codec, Rounding):
+            return None
+        return lambda gradient: codec.round(gradient[:split])
 
     @property
     def sync(self) -> SyncMode:

@@ -49,6 +49,7 @@ class LeaseComputer:
         self._reader = _Reader(job)
         self._parts: Prefetcher[Part, Batch] = Prefetcher(self._reader, ahead=MICRO_BATCHES_AHEAD)
         self._next_lease = _NextLease()
+        self._rounding = job.rounding(0, job.parameters)
         self._partials: dict[int, Vector] = {}  # level -> gradient of a left child that waits for its sibling
 
     def load_parameters(self, slices: list[bytes | bytearray | memoryview]) -> None:
@@ -118,6 +119,8 @@ class LeaseComputer:
         if not node.level:
             partial = Partial(self._program.gradients)
             self._leaf(step, node.position, partial)
+            if self._rounding is not None:
+                self._rounding(partial.gradient)
             progress()
             return partial
         left = self._reduce(step, Node(node.level - 1, 2 * node.position), leaves, progress)
@@ -127,7 +130,10 @@ class LeaseComputer:
         if left.gradient is not kept:
             np.copyto(kept, left.gradient)
             left.gradient = kept
-        return left.add(self._reduce(step, Node(node.level - 1, 2 * node.position + 1), leaves, progress))
+        value = left.add(self._reduce(step, Node(node.level - 1, 2 * node.position + 1), leaves, progress))
+        if self._rounding is not None:
+            self._rounding(value.gradient)
+        return value
 
     def _leaf(self, step: int, leaf: int, partial: Partial) -> None:
         x, target = self._parts.get((step, leaf, 0))

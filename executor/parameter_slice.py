@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.optim import ExactSum, ParameterUpdate
-from executor.reduction_tree import Node, Partial, ReductionTree
+from executor.reduction_tree import Node, Partial, ReductionTree, Round
 from executor.step_plan import StepPlan
 
 Vector = NDArray[np.float32]
@@ -46,12 +46,14 @@ class ParameterSlice:
 
     def __init__(
         self, begin: int, end: int, version: int, parameters: Vector, update: ParameterUpdate, plan: StepPlan,
-        told_rates: bool = False,
+        told_rates: bool = False, rounding: Round | None = None,
     ) -> None:
         """
         Args:
             told_rates: whether the learning rates come from the lease book, by `rates_known`.
+            rounding: of the reduction tree's nodes.
         """
+        self._rounding = rounding
         self.begin = begin
         self.end = end
         self.version = self.finished = version
@@ -64,7 +66,7 @@ class ParameterSlice:
         self._rates: tuple[int, Sequence[float] | None] = (0, None)  # of a step
         self._totals: tuple[int, Sequence[float], float] = (0, (), 0.0)  # of a step, with its loss
         self._share: list[ExactSum] | None = None
-        self._tree = ReductionTree(plan.leaves(version + 1))
+        self._tree = ReductionTree(plan.leaves(version + 1), rounding)
 
     @property
     def applied(self) -> tuple[int, Sequence[int]]:
@@ -127,5 +129,5 @@ class ParameterSlice:
         self.version = self.finished = step
         self.reduced = gradient
         self._share = None
-        self._tree = ReductionTree(self._plan.leaves(step + 1))
+        self._tree = ReductionTree(self._plan.leaves(step + 1), self._rounding)
         return True

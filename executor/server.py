@@ -170,7 +170,7 @@ class ParameterServer:
             session.stop_writer()
 
     async def _converse(self, session: Session) -> None:
-        inbox = PushInbox()
+        inbox = PushInbox(self._job.codec)
         attempt = 0
         async for header, payload in session.frames():
             body = header.WhichOneof("body")
@@ -274,16 +274,18 @@ class ParameterServer:
         self, begin: int, end: int, version: int, parameters: Vector, update: ParameterUpdate
     ) -> ParameterSlice:
         job = self._job
-        arguments = (begin, end, version, parameters, update, job.plan, job.told_rates)
+        rounding = job.rounding(begin, end)
+        arguments = (begin, end, version, parameters, update, job.plan, job.told_rates, rounding)
         if job.sync.synchronous:
             return ParameterSlice(*arguments)
         return ArrivalSlice(*arguments, staleness=job.sync.staleness)
 
     def _pushed(self, session: Session, push: Push, data: bytes | bytearray | memoryview) -> None:
         held, node = self._held, Node(push.level, push.index)
-        if len(data) % 4:
-            raise FrameError(f"a push of {len(data)} bytes is not made of float32")
-        gradient: Vector = np.frombuffer(data, dtype="<f4")
+        try:
+            gradient = self._job.codec.decode(data, held.begin, held.end)
+        except ValueError as error:
+            raise FrameError(f"a push does not decode: {error}") from None
         if held.too_old(push.step, push.version):
             session.refuse(self._attempt, Refusal.STALE_STEP, push.step)
             if push.lease and self._keeper is not None:

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
 
+from compute.compression import ErrorFeedback, Plain, Rounding
+from compute.compression.codec import Buffer, Vector
 from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer, LeaseRevoked
 from executor.reduction_tree import Partial
@@ -73,6 +75,8 @@ class Worker:
         # One thread computes; the event loop stays free for renewing the lease and for what arrives meanwhile.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._computer: LeaseComputer | None = None
+        feeds_back = not isinstance(job.codec.codec, Plain | Rounding)
+        self._feedback = ErrorFeedback(job.codec, job.parameters) if feeds_back else None
         self._micro_batch_s = 0.0
         self._membership: control.Membership | None = None
         self._changed = asyncio.Event()
@@ -137,6 +141,12 @@ class Worker:
     def join(self, attempt: int) -> Header:
         """First frame to every server."""
         return Header(attempt=attempt, join=Join(task_id=self._task_id, micro_batch_s=self._micro_batch_s))
+
+    def encode(self, gradient: Vector, begin: int) -> Buffer:
+        """Bytes of a gradient that begins at element `begin` of the flat vector, as they travel."""
+        if self._feedback is not None:
+            return self._feedback.encode(gradient, begin)
+        return self._job.codec.encode(gradient, begin)
 
     def connect(self, server: control.Server) -> Connection:
         """To one of the servers."""
@@ -276,11 +286,10 @@ class _Attendance:
             await self._arrived.wait()
 
     def _push(self, grant: Grant, value: Partial) -> None:
-        gradient = value.gradient.data.cast("B")
         want = grant.step if self._worker.job.sync.synchronous else 0
         for k, (session, (begin, end)) in enumerate(zip(self._sessions, self._bounds, strict=True)):
             self._inboxes[k].wanted = want
-            data = gradient[4 * begin : 4 * end]
+            data = memoryview(self._worker.encode(value.gradient[begin:end], begin))
 
             version = 0 if want else self._inboxes[k].version
 

@@ -42,6 +42,8 @@ cli.add_command(cluster)
 @click.option("--resume", is_flag=True, help="Continue from the newest complete checkpoint of the job.")
 @click.option("--engine", type=click.Choice(["onednn", "mkl", "numpy"]), help="Over what the script says.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Likewise.")
+@click.option("--sync", metavar="sync|ssp:S|async", help="Likewise. How gradients meet; only sync is reproducible.")
+@click.option("--compression", metavar="none|bf16|fp16|topk:RATIO|8bit|1bit", help="Likewise. Of gradients.")
 @click.option("--python", default=sys.executable, help="Python interpreter on the agents. Default: this one.")
 @click.option("--driver-host", default="", help="Address of this machine that agents reach. Default: found out.")
 @click.option("--role", default="*", show_default=True, help="Mesos role.")
@@ -62,6 +64,8 @@ def run(
     resume: bool,
     engine: str | None,
     precision: str | None,
+    sync: str | None,
+    compression: str | None,
     python: str,
     driver_host: str,
     role: str,
@@ -87,6 +91,8 @@ def run(
         driver_host=driver_host,
         engine=engine or "",
         precision=precision or "",
+        sync=sync or "",
+        compression=compression or "",
         role=role,
         user=user,
         principal=principal,
