@@ -1,4 +1,4 @@
-"""Real workers and servers in every mode and with every compression: what is promised to the last bit, and what is not."""
+"""Real workers and servers in every mode and with every compression: what is promised to the last bit, and what not."""
 
 import asyncio
 from pathlib import Path
