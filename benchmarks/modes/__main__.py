@@ -25,7 +25,7 @@ def run(sync: str, compression: str, seed: int, options: argparse.Namespace) -> 
          "-f", options.folder, "-e", str(options.epochs), "--seed", str(seed)],
         cwd=ROOT, check=True, capture_output=True, text=True, timeout=900,
     ).stdout  # fmt: skip
-    accuracy = re.findall(r"^Top1Accuracy\D*([0-9.]+)", output, re.MULTILINE)
+    accuracy = re.findall(r"^test accuracy: ([0-9.]+)", output, re.MULTILINE)
     digest = re.findall(r"^weights sha256: (\w+)", output, re.MULTILINE)
     return float(accuracy[-1]), digest[-1]
 
