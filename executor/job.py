@@ -86,9 +86,9 @@ class LoadedJob:
         """Elements of the flat parameter vector that are weights, not statistics; they come first."""
         return next((info.offset for info in self.layout if info.kind == "statistic"), self.parameters)
 
-    def rounding(self, begin: int, end: int) -> Round | None:
-        """What is done to the nodes' gradients, elements [begin, end) of the flat vector; None: nothing."""
-        codec, split = self.codec.codec, min(max(self.weights - begin, 0), end - begin)
+    def rounding(self, begin: int) -> Round | None:
+        """What is done in place to gradients that begin at this element of the flat vector; None: nothing."""
+        codec, split = self.codec.codec, max(self.weights - begin, 0)
         if not isinstance(codec, Rounding):
             return None
         return lambda gradient: codec.round(gradient[:split])

@@ -51,6 +51,10 @@ cli.add_command(kill)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Likewise.")
 @click.option("--sync", metavar="sync|ssp:S|async", help="Likewise. How gradients meet; only sync is reproducible.")
 @click.option("--compression", metavar="none|bf16|fp16|topk:RATIO|8bit|1bit", help="Likewise. Of gradients.")
+@click.option(
+    "--exchange", type=click.Choice(["auto", "tcp", "shm"]), default="auto", show_default=True,
+    help="How tensors travel between processes of one host: shared memory where they can, never, or nothing else.",
+)
 @click.option("--python", default=sys.executable, help="Python interpreter on the agents. Default: this one.")
 @click.option("--driver-host", default="", help="Address of this machine that agents reach. Default: found out.")
 @click.option("--role", default="*", show_default=True, help="Mesos role.")
@@ -76,6 +80,7 @@ def run(
     mem_per_worker: float,
     resume: bool,
     engine: str | None,
+    exchange: str,
     precision: str | None,
     sync: str | None,
     compression: str | None,
@@ -118,6 +123,7 @@ def run(
         python=python,
         driver_host=driver_host,
         engine=engine or "",
+        exchange=exchange,
         precision=precision or "",
         sync=sync or "",
         compression=compression or "",

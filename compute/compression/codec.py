@@ -64,6 +64,11 @@ class SliceCodec:
         self._weights = weights
         self._plain = Plain()
 
+    @property
+    def plain(self) -> bool:
+        """Whether values travel as they are."""
+        return isinstance(self.codec, Plain)
+
     def encoded_bytes(self, begin: int, end: int) -> int:
         """Bytes of elements [begin, end)."""
         split = self._split(begin, end)
@@ -92,6 +97,6 @@ class SliceCodec:
 
     def _split(self, begin: int, end: int) -> int:
         """How many of the elements [begin, end) are for the codec."""
-        if isinstance(self.codec, Plain):
+        if self.plain:
             return end - begin
         return min(max(self._weights - begin, 0), end - begin)

@@ -14,7 +14,7 @@ from executor.arrival_book import ArrivalBook
 from executor.arrival_slice import ArrivalSlice
 from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report
 from executor.parameter_slice import Verdict
-from executor.reduction_tree import Node, Partial
+from executor.reduction_tree import Node
 from executor.resumable import Resumable
 from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
@@ -216,8 +216,10 @@ def test_a_slice_applies_each_step_once_in_the_order_of_arrival() -> None:
     root = Node(2, 0)
 
     def push(step: int, value: float, node: Node = root) -> Verdict:
-        verdict = held.push(step, node, Partial(np.full(2, value, np.float32), samples=8))
-        while held.advance():
+        verdict = held.push(step, node, 0, np.full(2, value, np.float32))
+        assert held.end_node(step, node, samples=8) is verdict
+        while held.apply():
+            assert held.advance()
             assert held.finished == step
         return verdict
 
