@@ -12,8 +12,8 @@ from tests.executor.harness import ScriptedDriver, training
 from tests.executor.slowed import Wait, slowed
 
 WORKERS, MICRO_BATCHES, BATCH = 4, 64, 64
-MICRO_BATCH_S = 0.02
-STEPS, FULL_SPEED_STEPS = 45, 12
+MICRO_BATCH_S = 0.04
+STEPS, FULL_SPEED_STEPS = 32, 10
 
 
 @pytest.fixture(scope="module")
