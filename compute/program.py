@@ -255,7 +255,7 @@ def compile(
 
 def check_engine(engine: str, precision: str = "fp32") -> None:
     """Raises InputError unless `engine` is known and computes in `precision`."""
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(sorted(ENGINES))}")
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
