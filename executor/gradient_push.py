@@ -11,6 +11,9 @@ from executor.session import Session
 from executor.shared_memory import SharedPool
 from proto.exchange_pb2 import Grant, Header, Push
 
+SHARED_FROM_BYTES = 128 << 10
+"""Less than that goes over the socket: saying where it lies, and that it was read, costs more than to copy it."""
+
 LONGEST_RUN = 8
 """Pieces that one frame may carry whose payload lies in shared memory: a server works on the first meanwhile."""
 
@@ -88,7 +91,8 @@ class GradientPush:
         session, (first, last) = self._sessions[server], self._bounds[server]
         begin = run.start * PIECE
         data = vector[first + begin : min(first + run.stop * PIECE, last)].data.cast("B")
-        block = self._pool.take(len(data)) if self._pool is not None and session.shares() else None
+        large = len(data) >= SHARED_FROM_BYTES
+        block = self._pool.take(len(data)) if self._pool is not None and large and session.shares() else None
         if block is not None:
             block.data[:] = data
             session.send_block(self._header(server, begin, end), block, 0, len(data))

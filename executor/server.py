@@ -212,6 +212,8 @@ class ParameterServer:
                     session.send(Header(attempt=attempt, restored=Restored(version=through, ahead=ahead)))
                     self._shared = 0  # what was said before may be lost
                     self._advance()
+                case "commit" | "rates" | "totals" if session is not self._book_session:
+                    raise FrameError(f"{body} from somebody who does not keep the book")
                 case "commit":
                     self._committed(header.commit)
                 case "rates":
