@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proto.mesos_http import basic_credential
 from scheduler import conclusion, job_record, recovery, signals
@@ -217,5 +217,5 @@ def _drive(
             )
         )
     if not events:
-        reporter.finish(outcome)
+        reporter.finish(replace(outcome, caveat=record.caveat))
     return outcome
