@@ -34,6 +34,13 @@ class Decline:
 
 
 @dataclass(frozen=True)
+class AcceptInverseOffers:
+    """Agree to leave agents before their maintenance."""
+
+    offer_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Acknowledge:
     status: Mapping[str, Any]
 
@@ -71,6 +78,20 @@ class ShutdownExecutor:
 @dataclass(frozen=True)
 class AskTotals:
     """Ask the master what its agents have in all; answered by the event AgentTotals."""
+
+
+@dataclass(frozen=True)
+class AskShares:
+    """Ask the master who has what of the cluster; answered by the event Shares."""
+
+
+@dataclass(frozen=True)
+class AnswerScale:
+    """The answer to a ScaleRequested: what is done, or why not."""
+
+    request: int
+    text: str
+    accepted: bool
 
 
 @dataclass(frozen=True)
@@ -124,6 +145,7 @@ Action = (
     SaveFrameworkId
     | Accept
     | Decline
+    | AcceptInverseOffers
     | Acknowledge
     | Kill
     | Reconcile
@@ -131,6 +153,8 @@ Action = (
     | Revive
     | ShutdownExecutor
     | AskTotals
+    | AskShares
+    | AnswerScale
     | Teardown
     | Send
     | Refuse

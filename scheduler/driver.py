@@ -13,6 +13,7 @@ from scheduler import actions as act
 from scheduler import events as ev
 from scheduler import signals
 from scheduler.control import ControlServer
+from scheduler.control_file import ControlFile, ControlPoint
 from scheduler.framework import Framework
 from scheduler.framework_store import FrameworkStore
 from scheduler.mesos_link import MesosLink
@@ -66,6 +67,8 @@ async def drive(
     control = ControlServer(plan.secret, events.put_nowait)
     port = await control.start(control_host)
     plan = replace(plan, control=f"[{control_host}]:{port}" if ":" in control_host else f"{control_host}:{port}")
+    control_file = ControlFile(store.directory)
+    control_file.save(ControlPoint(plan.control, plan.secret))
     link = MesosLink(framework_info(plan, control_host), master, post, principal_secret)
     executor = _Executor(control, link, reporter, store, phases)
     framework = Framework(plan, patience)
@@ -81,6 +84,7 @@ async def drive(
         ticks.cancel()
         if executor.outcome is None:  # an error of our own, or of the reporter
             await _tear_down(link, events)
+        control_file.remove()
         await control.stop()
         await asyncio.to_thread(link.close)
 
@@ -106,6 +110,8 @@ class _Executor:
                 self._control.send(action.task_id, action.message)
             case act.Refuse():
                 self._control.refuse(action.task_id, action.reason)
+            case act.AnswerScale():
+                self._control.answer(action.request, action.text, action.accepted)
             case act.ReportProgress():
                 self._reporter.progress(action.progress)
             case act.Note():

@@ -13,6 +13,7 @@ from typing import Any
 from proto import control_pb2
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler.elasticity import Elasticity
 from scheduler.ending import Ending, Phase
 from scheduler.job_state import JobState
 from scheduler.launching import Launching
@@ -35,7 +36,8 @@ class Framework:
     def __init__(self, plan: JobPlan, patience: Patience | None = None, framework_id: str = "") -> None:
         self.job = JobState(plan, patience or Patience(), framework_id)
         self.ending = Ending(self.job)
-        self._launching = Launching(self.job, self.ending)
+        self._elasticity = Elasticity(self.job, self.ending)
+        self._launching = Launching(self.job, self.ending, self._elasticity)
         self._supervision = Supervision(self.job, self.ending)
         self._attempt_reported = 1
         self._started_at: float | None = None
@@ -45,6 +47,7 @@ class Framework:
             ev.Reregistered: self._on_reregistered,
             ev.Disconnected: self._on_disconnected,
             ev.Offers: self._launching.on_offers,
+            ev.InverseOffers: self._elasticity.on_inverse_offers,
             ev.Rescinded: lambda event, now: None,  # no offer is kept; a launch on it ends as TASK_DROPPED
             ev.StatusUpdate: self._supervision.on_status,
             ev.AgentLost: self._supervision.on_agent_lost,
@@ -52,6 +55,8 @@ class Framework:
             ev.MesosError: self._on_mesos_error,
             ev.LaunchFailed: self._supervision.on_launch_failed,
             ev.AgentTotals: self._launching.on_totals,
+            ev.Shares: self._elasticity.on_shares,
+            ev.ScaleRequested: self._elasticity.on_scale,
             ev.TornDown: lambda event, now: self.ending.torn_down(),
             ev.HelloReceived: self._on_hello,
             ev.StreamLost: self._on_stream_lost,
@@ -85,6 +90,7 @@ class Framework:
     def _on_subscribed(self, event: ev.Subscribed, now: float) -> None:
         self.job.framework_id = event.framework_id
         self.job.do(act.SaveFrameworkId(event.framework_id))
+        self.job.note(f"job {self.job.plan.job_id}")
         self.job.mark("subscribed")
         self._connected(now)
 
@@ -128,11 +134,14 @@ class Framework:
             return
         job.do(act.Send(task.task_id, self._job_message()))
         members = job.members.renewed(job.slots.of("server"))
-        receivers = [task] if members == job.members else [t for _, t in job.slots.tasks() if t.attached]
-        job.members = members
+        begins = not job.started and self._elasticity.enough_joined()
+        everybody = members != job.members or begins
+        job.members, job.started = members, job.started or begins
         if members.complete(job.slots.of("server")):  # else they hear of the next attempt
-            for receiver in receivers:
-                job.do(act.Send(receiver.task_id, members.message(job.plan.workers)))
+            for receiver_slot, receiver in job.slots.tasks() if everybody else ((slot, task),):
+                # Servers make ready at once; workers begin when there are enough of them.
+                if receiver.attached and (job.started or receiver_slot.role == "server"):
+                    job.do(act.Send(receiver.task_id, members.message(self._elasticity.wanted)))
             if any(slot.joined() for slot in job.slots.of("worker")):
                 job.mark("hello")
         if self.phase is Phase.STOPPING and slot.keeps_book():
@@ -194,6 +203,7 @@ class Framework:
         if not job.connected or self.ending.begun:
             return
         self._supervision.check(now)
+        self._elasticity.check(now)
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()
         if due:

@@ -11,6 +11,7 @@ class FrameworkStore:
     """One file in the job's state directory."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._path = directory / "framework_id"
 
     def load(self) -> str:

@@ -116,10 +116,11 @@ class Job:
         return outcome
 
     def _plan(self, spec: TrainingSpec, options: RunOptions, master: LocalMaster | RemoteMaster) -> JobPlan:
-        default_workers = master.agents if isinstance(master, LocalMaster) else 1
+        least, most = options.worker_range(master.agents if isinstance(master, LocalMaster) else 1)
         return JobPlan(
             job_id=_job_id(),
-            workers=options.workers or default_workers,
+            workers=most,
+            min_workers=least,
             servers=options.servers,
             control="",  # known once the driver listens
             secret=new_secret(),
@@ -134,6 +135,11 @@ class Job:
             user=options.user or getpass.getuser(),
             role=options.role,
             principal=options.principal,
+            pack=options.pack,
+            constraints=options.constraints,
+            revocable=options.revocable,
+            mem_retry=options.mem_retry,
+            task_environment=options.environment,
         )
 
     def _reporter(self, spec: TrainingSpec) -> Reporter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scheduler import actions as act
+from scheduler.agents import Agents
 from scheduler.executors import Executors
 from scheduler.membership import Members
 from scheduler.plan import JobPlan, Patience
@@ -23,7 +24,9 @@ class JobState:
     slots: Slots = field(init=False)
     executors: Executors = field(init=False)
     reconciliation: Reconciliation = field(init=False)
+    agents: Agents = field(init=False)
     members: Members = field(default_factory=Members)
+    started: bool = False  #: enough workers have been there once for the training to begin
     step: int = 0  #: highest step reported
     epoch: int = 0  #: that of `step`
     out: list[act.Action] = field(default_factory=list)  #: actions of the event being handled
@@ -33,12 +36,17 @@ class JobState:
         self.slots = Slots(self.plan)
         self.executors = Executors(self.plan.job_id)
         self.reconciliation = Reconciliation(self.patience)
+        self.agents = Agents(self.patience)
 
     def do(self, action: act.Action) -> None:
         self.out.append(action)
 
     def note(self, text: str) -> None:
         self.do(act.Note(text))
+
+    def marked(self, phase: str) -> bool:
+        """It has been reached."""
+        return phase in self._marked
 
     def mark(self, phase: str) -> None:
         """Reports that a start-up phase has been reached; only its first time counts."""

@@ -124,8 +124,8 @@ class Harness:
             assert len(task_id) <= 255
             self.tasks[task_id] = task
             slot = task["name"].rpartition(".")[0]
-            known = self.framework.job.slots.retired
-            assert slot not in self.alive or self.alive[slot] in known, f"two live tasks in {slot}"
+            find = self.framework.job.slots.find
+            assert slot not in self.alive or find(self.alive[slot]) is None, f"two live tasks in {slot}"
             self.alive[slot] = task_id
             used = used + Resources.parse(task["resources"])
             executor = task["executor"]
