@@ -18,6 +18,7 @@ from scheduler.resources import Need
 _ROUNDS = 50  #: of bisection
 _EPSILON = 1e-6
 EXPECTED_S = 15.0  #: for a framework to take what was given up for it
+SETTLE_S = 5.0  #: for all of them to do so, before more is given up
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class FairShare:
         self._patience = patience
         self._expected: dict[tuple[str, str], float] = {}  #: (framework, role) -> share when something was given up
         self._expected_until = 0.0
+        self._settled_at = 0.0
         self._refused: dict[tuple[str, str], tuple[float, float]] = {}  #: -> (until when, share then)
 
     def workers(
@@ -116,7 +118,6 @@ class FairShare:
             party.hungry and _key(party) not in self._refused and not _terms(cluster, party).full for party in others
         ]
         if not any(hungry):
-            self._expected.clear()
             return None
         parties = [mine, *others]
         members = Counter(party.role for party in parties)
@@ -134,44 +135,36 @@ class FairShare:
             (fair[0] * cluster.cpus - base.cpus) / need.cpus, (fair[0] * cluster.mem_mb - base.mem_mb) / need.mem_mb
         )
         keep = max(0, math.ceil(allowed - _EPSILON))
+        worker = max(need.cpus / cluster.cpus, need.mem_mb / cluster.mem_mb)
         owed = {
             _key(party): share
             for party, share, wants in zip(others, fair[1:], hungry, strict=True)
-            if wants and shares[_key(party)] < share - _EPSILON
+            if wants and shares[_key(party)] + worker <= share + _EPSILON  # less than that is rounding
         }  # to whom, and how much in all
-        rounded = keep >= have and allowed < have and not self._expected
-        if rounded and self._gap(mine, owed, shares, fair[0], plan, cluster):
-            keep = have - 1  # rounding in our favour would leave somebody with nothing
+        settled = not self._expected and now >= self._settled_at
+        rounded = keep >= have and allowed < have and settled
+        after = (_dominant(mine, cluster) - worker / 2) / max(fair[0], _EPSILON)
+        if rounded and any((shares[key] + worker) / share <= after for key, share in owed.items()):
+            # With one of our workers somebody would have no more of what is fair for him than we of ours, but for the
+            # half of a worker, since executors and servers never add up evenly.
+            keep = have - 1
         if keep < have and not owed:
             return have
-        if keep < have and have > plan.min_workers and not self._expected:
+        if keep < have and have > plan.min_workers and settled:
             self._expected = {key: shares[key] for key in owed}
-            self._expected_until = now + EXPECTED_S
+            self._expected_until, self._settled_at = now + EXPECTED_S, now + SETTLE_S
         return keep
-
-    def _gap(
-        self,
-        mine: Party,
-        owed: Mapping[tuple[str, str], float],
-        shares: Mapping[tuple[str, str], float],
-        my_fair: float,
-        plan: JobPlan,
-        cluster: ClusterShares,
-    ) -> bool:
-        """Whether somebody would still have no more than we, relative to what is fair, with one of our workers."""
-        worker = max(plan.worker_need.cpus / cluster.cpus, plan.worker_need.mem_mb / cluster.mem_mb)
-        left = (_dominant(mine, cluster) - worker) / max(my_fair, _EPSILON)
-        return any((shares[key] + worker) / max(fair, _EPSILON) <= left + _EPSILON for key, fair in owed.items())
 
     def _update(self, shares: Mapping[tuple[str, str], float], now: float) -> None:
         for key, (until, share) in list(self._refused.items()):
-            if now >= until or shares.get(key, -1.0) > share + _EPSILON:
+            if now >= until or abs(shares.get(key, -1.0) - share) > _EPSILON:
                 del self._refused[key]
-        if self._expected and now >= self._expected_until:
-            for key, share in self._expected.items():
-                if key in shares and shares[key] <= share + _EPSILON:
-                    self._refused[key] = (now + self._patience.refused_s, shares[key])
-            self._expected.clear()
+        for key, share in list(self._expected.items()):
+            if key not in shares or shares[key] > share + _EPSILON:
+                del self._expected[key]
+            elif now >= self._expected_until:
+                self._refused[key] = (now + self._patience.refused_s, shares[key])
+                del self._expected[key]
 
 
 def _key(party: Party) -> tuple[str, str]:

@@ -83,7 +83,7 @@ class Patience:
     avoid_max_s: float = 600
     drain_s: float = 60  #: before an agent's maintenance begins, its tasks are moved
     share_s: float = 3  #: between looks at how the cluster is shared
-    refused_s: float = 600  #: a framework that did not take what was given up for it is not waited for that long
+    refused_s: float = 120  #: a framework that did not take what was given up for it is not waited for that long
     idle_executor_s: float = 5  #: without a task, before an executor is ended
     reconcile_first_s: float = 5
     reconcile_max_s: float = 60

@@ -1,0 +1,113 @@
+"""Jobs that share a full cluster, on a real Mesos, with scripted tasks that train nothing."""
+
+import asyncio
+import os
+import pickle
+import re
+import sys
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from scheduler.cluster import EmbeddedCluster
+from scheduler.driver import drive, new_secret
+from scheduler.framework_store import FrameworkStore
+from scheduler.phases import Phases
+from scheduler.plan import JobPlan, Patience
+from scheduler.resources import Need
+
+from .test_driver_cluster import ROOT, SCRIPTED, Watcher
+
+pytestmark = pytest.mark.cluster
+
+SHARE_S = 30.0  #: what a newcomer may have to wait for its share
+CPUS = 6.1  #: of each of two agents: five workers, two servers and executors
+
+
+class Jobs:
+    """Several drivers in one loop."""
+
+    def __init__(self, cluster, tmp_path):
+        self.cluster, self.tmp_path = cluster, tmp_path
+        self.running, self.watchers = {}, {}
+
+    def start(self, name, steps=10**6, **changes):
+        values = {
+            "job_id": f"{name}-{os.urandom(4).hex()}",
+            "workers": 10,
+            "min_workers": 1,
+            "servers": 1,
+            "control": "",
+            "secret": new_secret(),
+            "python": sys.executable,
+            "spec": pickle.dumps({"steps": steps, "step_s": 0.05}),
+            "executor_environment": {"PYTHONPATH": f"{SCRIPTED}:{ROOT}"},
+            "worker_need": Need(1, 100),
+            "executor_need": Need(0.01, 32),
+        }
+        plan = JobPlan(**{**values, **changes})
+        self.watchers[name] = Watcher()
+        store = FrameworkStore(self.tmp_path / plan.job_id)
+        patience = Patience(share_s=1)
+        job = drive(plan, self.cluster.master, "127.0.0.1", self.watchers[name], store, Phases(), patience)
+        self.running[name] = (plan, asyncio.create_task(job))
+
+    def workers(self):
+        """Live worker processes by job."""
+        counts = Counter()
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []
+            if "executor.task" in command:
+                jobs = ((name, plan.job_id) for name, (plan, _) in self.running.items())
+                counts.update(name for name, job_id in jobs if command[-1].startswith(f"{job_id}.worker-"))
+        return {name: counts[name] for name in self.running}
+
+    async def until_shared(self, least):
+        """Waits until no job has over one worker more than another, and at least that many; returns the seconds."""
+        begun = time.monotonic()
+        while not self.shared(least):
+            assert time.monotonic() - begun < SHARE_S, f"{self.workers()} after {SHARE_S} s: {self.notes()}"
+            for plan, task in self.running.values():
+                assert not task.done(), f"{plan.job_id} ended: {task.result()}"
+            await asyncio.sleep(0.2)
+        print(f"{self.workers()} after {time.monotonic() - begun:.1f} s")
+
+    def shared(self, least):
+        counts = self.workers().values()
+        return min(counts) >= least and max(counts) - min(counts) <= 1
+
+    def notes(self):
+        return {name: watcher.notes for name, watcher in self.watchers.items()}
+
+    async def stop(self, name):
+        _, task = self.running.pop(name)
+        begun = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        print(f"stopped after {time.monotonic() - begun:.1f} s")
+
+
+def test_three_jobs_share_a_full_cluster(tmp_path):
+    async def share(jobs):
+        jobs.start("first")
+        await jobs.until_shared(10)
+        jobs.start("second")
+        await jobs.until_shared(4)
+        jobs.start("third")
+        await jobs.until_shared(2)
+        await asyncio.sleep(3)  # several looks at the shares: what was reached stays
+        assert jobs.shared(2), jobs.workers()
+        await jobs.stop("third")
+        await jobs.until_shared(4)
+        await jobs.stop("second")
+        await jobs.until_shared(10)
+        await jobs.stop("first")
+
+    with EmbeddedCluster(agents=2, cpus=CPUS, mem_mb=8000, ephemeral=True) as cluster:
+        jobs = Jobs(cluster, tmp_path)
+        asyncio.run(share(jobs))
+        assert any(re.match("gives up . of 10 workers", note) for note in jobs.watchers["first"].notes), jobs.notes()
+        assert not any("lost" in note for notes in jobs.notes().values() for note in notes), jobs.notes()
