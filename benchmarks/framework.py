@@ -1,15 +1,13 @@
 """The driver's state machine against simulated clusters: `python -m benchmarks.framework [--agents N ...]`.
 
-One process, one thread, no Mesos: agents make offers at the pace of a master, 1,000 a second of simulated time in events
-of 100, tasks start and say hello, agents flap (their tasks become unreachable, then gone, the agent comes back empty).
-What is measured is the CPU time of `Framework.handle`, by what the framework has to do with an offer:
+One process, one thread, no Mesos: agents make offers at the pace of a master, 1,000 a second of simulated time in
+events of 100, tasks start and say hello, agents flap (their tasks become unreachable, the agent comes back empty). What is measured is the CPU time of `Framework.handle`, by what the framework has to do with an offer:
 
 - idle: all tasks run, it needs nothing and has suppressed offers that still come;
 - flapping: agents come and go all the time, so that some tasks are always to be placed;
 - hungry: it would take more workers than the cluster has room for, so that every offer is looked at and is too small.
 
-Memory is the peak resident size of the whole process, simulated agents included, and what tracemalloc finds allocated by
-the framework alone would be less.
+Memory is the peak resident size of the whole process, simulated agents included.
 """
 
 from __future__ import annotations
@@ -127,7 +125,9 @@ class Cluster:
         """One event with offers of random agents; attaches what was launched."""
         agents = self.random.sample(self.names, min(BATCH, len(self.names)))
         offers = tuple(
-            parse_offer(self.json_offer(agent)) for agent in agents if self.free[agent] != NOTHING and agent not in self.down
+            parse_offer(self.json_offer(agent))
+            for agent in agents
+            if self.free[agent] != NOTHING and agent not in self.down
         )
         if self.measured is not None:
             self.measured.offers += len(offers)
@@ -138,7 +138,8 @@ class Cluster:
             if task_id in self.taken:
                 self.send(ev.StatusUpdate(task_id, "TASK_RUNNING", self.taken[task_id][0], raw={"uuid": "u"}))
                 role = pb.SERVER if ".server-" in task_id else pb.WORKER
-                hello = pb.Hello(task_id=task_id, role=role, address="h:1", host="h", pid=1, python_version=PYTHON_VERSION)
+                hello = pb.Hello(task_id=task_id, role=role, address="h:1", host="h", pid=1)
+                hello.python_version = PYTHON_VERSION
                 self.send(ev.HelloReceived(hello))
 
     def flap(self) -> None:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from proto import control_pb2
+from scheduler.json_values import Json
 from scheduler.outcome import Outcome
 
 
 @dataclass(frozen=True)
-class SaveFrameworkId:
-    """Make the id durable. Nothing may be launched before that has happened."""
+class Save:
+    """Make these records of the job's state durable (recovery.py) before any other action is carried out."""
 
-    framework_id: str
+    changes: Mapping[str, Json | None]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,15 @@ class Revive:
 class ShutdownExecutor:
     executor_id: str
     agent_id: str
+
+
+@dataclass(frozen=True)
+class TellExecutor:
+    """Let the executor's tasks know where the control channel is; may get lost."""
+
+    executor_id: str
+    agent_id: str
+    control: str  #: "host:port"
 
 
 @dataclass(frozen=True)
@@ -139,10 +149,11 @@ class Over:
     """The job is over; nothing more will come."""
 
     outcome: Outcome
+    framework_gone: bool = True  #: the master has confirmed that it is
 
 
 Action = (
-    SaveFrameworkId
+    Save
     | Accept
     | Decline
     | AcceptInverseOffers
@@ -152,6 +163,7 @@ Action = (
     | Suppress
     | Revive
     | ShutdownExecutor
+    | TellExecutor
     | AskTotals
     | AskShares
     | AnswerScale

@@ -42,6 +42,8 @@ class ClusterOptions:
         master_flags: flags for every master, without the dashes, over those chosen here.
         agent_flags: likewise for every agent.
         attributes: of agents, in Mesos' form "rack:a;ssd:yes"; agent 1 gets the first, and so on, over and over.
+        credentials: file with principals and secrets as Mesos has it, {"credentials": [{"principal", "secret"}, ...]};
+            masters then take no framework that does not authenticate.
     """
 
     agents: int = 2
@@ -52,6 +54,7 @@ class ClusterOptions:
     master_flags: Mapping[str, str] = field(default_factory=dict)
     agent_flags: Mapping[str, str] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
+    credentials: Path | None = None
 
     def check(self) -> None:
         """Raises ClusterError if it makes no cluster."""
@@ -63,6 +66,11 @@ class ClusterOptions:
             raise ClusterError(f"{self.cpus:g} cpus per agent: give more than 0", exit_code=2)
         if self.mem_mb < 32:
             raise ClusterError(f"{self.mem_mb} MB of memory per agent: Mesos offers none below 32", exit_code=2)
+        if self.credentials is not None:
+            if not self.credentials.is_file():
+                raise ClusterError(f"no file {self.credentials} with credentials", exit_code=2)
+            if self.credentials.stat().st_mode & 0o006:
+                raise ClusterError(f"everyone can read {self.credentials}: chmod 600 it", exit_code=2)
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,12 @@ def plan(
             "agent_ping_timeout": "5secs",
             "max_agent_ping_timeouts": "5",
         }
+        if options.credentials is not None:
+            flags |= {
+                "authenticate_http_frameworks": "true",
+                "http_framework_authenticators": "basic",
+                "credentials": f"file://{options.credentials.absolute()}",
+            }
         if zookeeper is not None:
             flags |= {"zk": zk, "quorum": str(QUORUM), "zk_session_timeout": ZOOKEEPER_SESSION}
         masters.append(Daemon(home.name, _command(mesos, "mesos-master", flags, options.master_flags), port, home))

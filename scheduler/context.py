@@ -49,6 +49,7 @@ class RunOptions:
     revocable: bool = False
     mem_retry: float = 0.0
     environment: Mapping[str, str] = field(default_factory=dict)  #: of tasks
+    state: str = ""  #: where the job's state is kept; empty: $MESOGRAD_HOME/jobs
     verbose: bool = False
     profile: ProfileOptions | None = None  #: instead of running the job, look at a step of it
 

@@ -14,31 +14,30 @@ from scheduler.slots import Slot, Task
 class Elasticity:
     """Part of the framework's state machine: opens and closes worker slots, asks tasks to go.
 
-    `target` is what the user wants; `cap` what the job may have while others are owed resources.
+    `JobState.size` is what the user wants; `cap` what the job may have while others are owed resources.
     """
 
     def __init__(self, job: JobState, ending: Ending) -> None:
         self._job = job
         self._ending = ending
         self._fair = FairShare(job.patience)
-        self.target = job.plan.workers
-        self.minimum = job.plan.min_workers
         self.cap: int | None = None
         self._next_look: float | None = None
 
     @property
     def wanted(self) -> int:
         """Workers that the job tries to have."""
-        return self.target if self.cap is None else max(self.minimum, min(self.target, self.cap))
+        size = self._job.size
+        return size.target if self.cap is None else max(size.minimum, min(size.target, self.cap))
 
     @property
     def hungry(self) -> bool:
         """It would have more workers, were nobody else owed any: others must see that it waits."""
-        return self.wanted < self.target
+        return self.wanted < self._job.size.target
 
     def enough_joined(self) -> bool:
         """Whether the training may begin."""
-        return sum(slot.joined() for slot in self._job.slots.of("worker")) >= self.minimum
+        return sum(slot.joined() for slot in self._job.slots.of("worker")) >= self._job.size.minimum
 
     def on_scale(self, event: ev.ScaleRequested, now: float) -> None:
         """The user wants another number of workers."""
@@ -46,13 +45,13 @@ class Elasticity:
         if self._ending.phase is not Phase.RUNNING:
             job.do(act.AnswerScale(event.request, "the job is ending", False))
             return
-        before = self.target
-        self.target = event.workers
-        self.minimum = min(self.minimum, event.workers)
+        before = self._job.size.target
+        self._job.size.target = event.workers
+        self._job.size.minimum = min(self._job.size.minimum, event.workers)
         self._apply("the job was scaled", now)
         here = sum(slot.joined() for slot in job.slots.of("worker") if slot.open)
-        text = f"from {before} to {self.target} workers, {here} of them at work"
-        if self.wanted < self.target:
+        text = f"from {before} to {self._job.size.target} workers, {here} of them at work"
+        if self.wanted < self._job.size.target:
             text += f"; {self.wanted} at the most while other frameworks are owed resources"
         job.note(f"scaled {text}")
         job.do(act.AnswerScale(event.request, text, True))
@@ -74,6 +73,9 @@ class Elasticity:
             return
         if self._job.agents.maintenance:
             self._leave_agents(now)
+        for slot in self._job.slots.of("worker"):  # a driver that was replaced may have been about to do so
+            if not slot.open and slot.task is not None:
+                self._ask_to_go(slot, slot.task, "the job has become smaller", now)
         self._look_around(now)
         self._end_idle_executors(now)
 
@@ -101,7 +103,7 @@ class Elasticity:
 
     def _look_around(self, now: float) -> None:
         job = self._job
-        if self.minimum >= self.target or not job.framework_id:
+        if self._job.size.minimum >= self._job.size.target or not job.framework_id:
             return
         if self._next_look is None:
             self._next_look = now + job.patience.share_s
@@ -112,7 +114,7 @@ class Elasticity:
     def on_shares(self, event: ev.Shares, now: float) -> None:
         """How the cluster is shared at the moment."""
         job = self._job
-        if self._ending.phase is not Phase.RUNNING or self.minimum >= self.target:
+        if self._ending.phase is not Phase.RUNNING or self._job.size.minimum >= self._job.size.target:
             return
         have = sum(1 for slot in job.slots.of("worker") if slot.task is not None and not slot.task.leaving)
         before = self.wanted
@@ -120,7 +122,7 @@ class Elasticity:
         if self.wanted < min(before, have):
             job.note(f"gives up {have - self.wanted} of {have} workers: other frameworks are owed their share")
         elif self.wanted > before:
-            job.note(f"may have {self.wanted} of {self.target} workers again")
+            job.note(f"may have {self.wanted} of {self._job.size.target} workers again")
         self._apply("other frameworks are owed their share", now)
 
     def _base(self) -> Need:

@@ -17,7 +17,8 @@ class Executor:
     info: dict[str, Any]  #: ExecutorInfo as launched; later tasks must repeat it to the letter
     confirmed: bool = False  #: a task of it has been seen alive
     revocable: bool = False
-    idle_since: float | None = None  #: since when it has been seen without a task
+    idle_since: float | None = field(default=None, init=False)  #: since when it has been seen without a task
+    certain: bool = field(default=True, init=False)  #: not if a driver died that may not have launched it after all
 
 
 @dataclass
@@ -27,6 +28,16 @@ class Executors:
     job_id: str
     launched: int = 0
     _by_place: dict[tuple[str, bool], Executor] = field(default_factory=dict)
+    _touched: set[tuple[str, bool]] = field(default_factory=set)
+
+    def touch(self, agent_id: str, revocable: bool) -> None:
+        """The agent's executor has changed: to be written down before anything is done."""
+        self._touched.add((agent_id, revocable))
+
+    def take_touched(self) -> set[tuple[str, bool]]:
+        """Agents and kinds touched since the last call."""
+        touched, self._touched = self._touched, set()
+        return touched
 
     def all(self) -> Collection[Executor]:
         """Those that run, as far as is known. A copy."""
@@ -42,8 +53,13 @@ class Executors:
 
     def add(self, agent_id: str, executor_id: str, info: dict[str, Any], revocable: bool = False) -> Executor:
         executor = Executor(executor_id, agent_id, info, revocable=revocable)
-        self._by_place[agent_id, revocable] = executor
+        self.restore(executor)
         return executor
+
+    def restore(self, executor: Executor) -> None:
+        """It runs, as was written down."""
+        self._by_place[executor.agent_id, executor.revocable] = executor
+        self.touch(executor.agent_id, executor.revocable)
 
     def find(self, agent_id: str, executor_id: str) -> Executor | None:
         for revocable in (False, True):
@@ -54,11 +70,13 @@ class Executors:
 
     def confirm(self, agent_id: str, executor_id: str) -> None:
         executor = self.find(agent_id, executor_id)
-        if executor is not None:
-            executor.confirmed = True
+        if executor is not None and not executor.confirmed:
+            executor.confirmed = executor.certain = True
+            self.touch(agent_id, executor.revocable)
 
     def forget(self, agent_id: str, executor_id: str) -> None:
         """It is gone: the next task on this agent brings a new one, with resources of its own."""
         executor = self.find(agent_id, executor_id)
         if executor is not None:
             del self._by_place[agent_id, executor.revocable]
+            self.touch(agent_id, executor.revocable)

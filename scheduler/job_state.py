@@ -9,8 +9,18 @@ from scheduler.agents import Agents
 from scheduler.executors import Executors
 from scheduler.membership import Members
 from scheduler.plan import JobPlan, Patience
+from scheduler.progress_marks import Marks
 from scheduler.reconciliation import Reconciliation
 from scheduler.slots import Slots
+
+
+@dataclass
+class Size:
+    """How many workers the user wants, which `mesograd scale` changes."""
+
+    target: int
+    minimum: int
+    started: bool = False  #: enough of them have been there once for the training to begin
 
 
 @dataclass
@@ -26,13 +36,15 @@ class JobState:
     reconciliation: Reconciliation = field(init=False)
     agents: Agents = field(init=False)
     members: Members = field(default_factory=Members)
-    started: bool = False  #: enough workers have been there once for the training to begin
+    size: Size = field(init=False)
+    marks: Marks = field(default_factory=Marks)
     step: int = 0  #: highest step reported
     epoch: int = 0  #: that of `step`
     out: list[act.Action] = field(default_factory=list)  #: actions of the event being handled
     _marked: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.size = Size(self.plan.workers, self.plan.min_workers)
         self.slots = Slots(self.plan)
         self.executors = Executors(self.plan.job_id)
         self.reconciliation = Reconciliation(self.patience)

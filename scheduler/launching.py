@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from scheduler import actions as act
 from scheduler import events as ev
-from scheduler import requests, starvation
+from scheduler import refusals, requests, starvation
 from scheduler.constraints import Census
 from scheduler.elasticity import Elasticity
 from scheduler.ending import Ending, Phase
 from scheduler.executors import Executor
 from scheduler.job_state import JobState
-from scheduler.placement import AgentOffer, Occupancy, Placement, Want, largest, merge_offers, place
+from scheduler.placement import AgentOffer, Occupancy, Placement, largest, merge_offers, place
 from scheduler.resources import NOTHING
 from scheduler.slots import Task
 
@@ -34,13 +34,13 @@ class Launching:
         job.mark("first offer")
         self._offered = True
         wanting = self._ending.phase is Phase.RUNNING and bool(job.framework_id)
-        wants = job.slots.wants(now) if wanting else []
+        wanting = wanting and job.slots.wanting(now)
         for offer in event.offers:
             job.agents.offers(offer.agent_id, offer.maintenance_in_s, now)
         unused: Sequence[AgentOffer] = event.offers
-        if wants:
-            unused = self._place(wants, merge_offers(event.offers), now)
-        unplaced = bool(wants) and bool(job.slots.wants(now))
+        if wanting:
+            unused = self._place(merge_offers(event.offers), now)
+        unplaced = wanting and job.slots.wanting(now)
         refuse_s = job.patience.refuse_small_s if unplaced or self._elasticity.hungry else job.patience.refuse_idle_s
         ids = tuple(offer_id for offer in unused for offer_id in offer.offer_ids)
         if ids:
@@ -49,7 +49,7 @@ class Launching:
             self._suppressed = True
             job.do(act.Suppress())
 
-    def _place(self, wants: Sequence[Want], offers: Sequence[AgentOffer], now: float) -> list[AgentOffer]:
+    def _place(self, offers: Sequence[AgentOffer], now: float) -> list[AgentOffer]:
         """Launches what fits; returns the offers that are of no use."""
         job, plan = self._job, self._job.plan
         self._largest = largest([self._largest, *(offer.resources for offer in offers)])
@@ -60,6 +60,7 @@ class Launching:
                 job.do(act.Decline(offer.offer_ids, avoid_s))
             else:
                 usable.append(offer)
+        wants = job.slots.wants(now, most=self._room(usable))
         census = Census(plan.constraints, ((slot.role, task.attributes) for slot, task in job.slots.tasks()))
         running = self._occupancy(usable)
         placements = place(wants, usable, plan.executor_need, running, census, plan.pack, plan.revocable)
@@ -67,6 +68,12 @@ class Launching:
             self._launch(placement, now)
         used = {placement.offer.agent_id for placement in placements}
         return [offer for offer in usable if offer.agent_id not in used]
+
+    def _room(self, offers: Sequence[AgentOffer]) -> int:
+        """At least as many tasks as can fit into the offers."""
+        plan = self._job.plan
+        smallest = min(plan.worker_need.cpus, plan.server_need.cpus)
+        return plan.servers + sum(int((o.resources.cpus + o.resources.revocable_cpus) / smallest) + 1 for o in offers)
 
     def _launch(self, placement: Placement, now: float) -> None:
         job, offer = self._job, placement.offer
@@ -104,7 +111,8 @@ class Launching:
         result: dict[str, Occupancy] = {}
         for agent_id, hostname in hostnames.items():
             roles = [slot.role for slot, _ in job.slots.on_agent(agent_id)]
-            executor, revocable = (job.executors.at(agent_id, kind) is not None for kind in (False, True))
+            executors = [job.executors.at(agent_id, kind) for kind in (False, True)]
+            executor, revocable = (executor is not None and executor.certain for executor in executors)
             if roles or executor or revocable:
                 servers = roles.count("server")
                 result[agent_id] = Occupancy(hostname, servers, len(roles) - servers, executor, revocable)
@@ -115,9 +123,7 @@ class Launching:
         job = self._job
         if self._ending.phase is not Phase.RUNNING or not job.connected:
             return
-        silent = [slot for slot in job.slots.empty() if slot.not_before <= now and not slot.announced]
-        for slot in silent:
-            slot.announced = True
+        silent = job.slots.announce(now)
         if (silent and self._offered) or (self._suppressed and self._elasticity.hungry):
             self._suppressed = False
             job.do(act.Revive())
@@ -125,7 +131,7 @@ class Launching:
     def check_starving(self, now: float) -> None:
         """Has the agents looked at when slots have found no room for long."""
         job = self._job
-        if self._ending.phase is not Phase.RUNNING or not job.slots.wants(now):
+        if self._ending.phase is not Phase.RUNNING or not job.slots.wanting(now):
             self._starving_since = None
         elif self._starving_since is None:
             self._starving_since = now
@@ -139,8 +145,11 @@ class Launching:
         if self._ending.phase is not Phase.RUNNING or not missing:
             return
         # A job that has got anywhere waits: what it lost may come back.
-        why = "" if job.step else starvation.impossible(job.plan, event.agents, self._largest)
+        why = ""
+        if not job.step:
+            why = refusals.quota(job.plan, event.limits) or starvation.impossible(job.plan, event.agents, self._largest)
         if why:
             self._ending.fail(why, now)
         else:
-            job.note(starvation.waiting(job.plan, missing, self._largest))
+            hint = refusals.quota_hint(job.plan, event.limits)
+            job.note(starvation.waiting(job.plan, missing, self._largest) + hint)

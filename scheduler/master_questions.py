@@ -30,14 +30,20 @@ class MasterQuestions:
     """Asks the master that `address` names at the moment.
 
     Args:
+        role: the framework's.
         address: "host:port" of the leading master, None while none is known. Called from this object's thread.
         post: takes events; called from this object's thread.
         credential: value of the Authorization header, if the master asks for one.
     """
 
     def __init__(
-        self, address: Callable[[], str | None], post: Callable[[ev.Event], None], credential: str | None = None
+        self,
+        role: str,
+        address: Callable[[], str | None],
+        post: Callable[[ev.Event], None],
+        credential: str | None = None,
     ) -> None:
+        self._role = role
         self._address = address
         self._post = post
         self._headers = {**_JSON, **({"Authorization": credential} if credential else {})}
@@ -61,7 +67,7 @@ class MasterQuestions:
             if isinstance(question, act.AskTotals):
                 answer = self.get("/slaves")
                 if answer is not None:
-                    self._post(ev.AgentTotals(agent_totals(answer)))
+                    self._post(ev.AgentTotals(agent_totals(answer), quota_limits(self.get("/roles"), self._role)))
             else:
                 self._ask_shares()
 
@@ -111,6 +117,17 @@ def _spans(text: str) -> list[dict[str, int]]:
     """ "[31000-32000, 40000-40001]" as Mesos prints ranges."""
     parts = [part.split("-") for part in text.strip("[] ").split(",") if "-" in part]
     return [{"begin": int(begin), "end": int(end)} for begin, end in parts]
+
+
+def quota_limits(answer: Mapping[str, Any] | None, role: str) -> dict[str, float]:
+    """The limits on cpus and mem that the master's /roles shows for a role or one above it, the lowest of each."""
+    limits: dict[str, float] = {}
+    for entry in (answer or {}).get("roles", ()):
+        if role == entry["name"] or role.startswith(f"{entry['name']}/"):
+            for name, value in ((entry.get("quota") or {}).get("limit") or {}).items():
+                if name in ("cpus", "mem"):
+                    limits[name] = min(float(value), limits.get(name, float("inf")))
+    return limits
 
 
 def cluster_shares(

@@ -6,6 +6,8 @@ mended pymesos driver (proto/mesos.py) and are posted as events.
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import queue
 import threading
@@ -152,6 +154,8 @@ class MesosLink:
 
     def __init__(self, framework: Json, master: str, post: Post, secret: str | None = None) -> None:
         self._post = post
+        self._role: str = framework["roles"][0]
+        self._headers = {"Authorization": basic_credential(framework["principal"], secret)} if secret else {}
         self._driver = SchedulerDriver(
             _Callbacks(post),
             framework,
@@ -162,7 +166,7 @@ class MesosLink:
         )
         self._calls: queue.SimpleQueue[act.Action | None] = queue.SimpleQueue()
         credential = basic_credential(framework["principal"], secret) if secret else None
-        self._questions = MasterQuestions(lambda: self._driver.master, post, credential)
+        self._questions = MasterQuestions(framework["roles"][0], lambda: self._driver.master, post, credential)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mesos-calls", daemon=True)
 
@@ -185,7 +189,8 @@ class MesosLink:
         self._questions.close()
         self._driver.stop()
         self._driver.join(HTTP_TIMEOUT_S)
-        self._thread.join(2 * HTTP_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._thread.join(2 * HTTP_TIMEOUT_S)
 
     def _run(self) -> None:
         while (action := self._calls.get()) is not None:
@@ -223,6 +228,9 @@ class MesosLink:
                 driver.reviveOffers()
             case act.ShutdownExecutor():
                 driver.shutdownExecutor({"value": action.executor_id}, {"value": action.agent_id})
+            case act.TellExecutor():
+                data = base64.b64encode(json.dumps({"control": action.control}).encode()).decode()
+                driver.sendFrameworkMessage({"value": action.executor_id}, {"value": action.agent_id}, data)
             case act.Teardown():
                 self._tear_down()
 

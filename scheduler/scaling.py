@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import grpc
 
 from proto import control_pb2
+from scheduler import job_record
 from scheduler.control import SECRET_KEY, SERVICE
-from scheduler.control_file import ControlFile, jobs_with_a_driver
+from scheduler.driver import CONTROL
 from scheduler.outcome import UsageError
+from scheduler.state_store import JobStates, StateError, job_states
 
 CALL_TIMEOUT_S = 10.0
-_NAMED = 5
 
 
-def scale(jobs: Path, job_id: str, workers: int) -> str:
+def scale(job_id: str, workers: int, place: str = "") -> str:
     """What the driver of the job says to it.
 
     Args:
-        jobs: state directory, one directory in it per job.
-        job_id: the job, or the only beginning of a job's id.
+        job_id: the job.
         workers: wanted.
+        place: where jobs' state is kept, as `job_states` takes it.
 
     Raises:
-        UsageError: no such job runs here, or its driver does not answer or refuses.
+        UsageError: no such job runs, or its driver does not answer or refuses.
     """
-    known = jobs_with_a_driver(jobs)
-    matching = [name for name in known if name == job_id] or [name for name in known if name.startswith(job_id)]
-    point = ControlFile(jobs / matching[0]).load() if len(matching) == 1 else None
-    if point is None:
-        there = "several jobs" if len(matching) > 1 else "no job"
-        named = ", ".join((matching or known)[:_NAMED]) or "none"
-        raise UsageError(f"{there} of this name run on this machine as this user: {job_id!r}; there are: {named}")
+    states = job_states(place)
     try:
-        with grpc.insecure_channel(point.address) as channel:
+        address, secret = _driver(states, job_id)
+    except StateError as error:
+        raise UsageError(f"{error}; see `mesograd jobs`") from None
+    finally:
+        states.close()
+    try:
+        with grpc.insecure_channel(address) as channel:
             call = channel.unary_unary(
                 f"/{SERVICE}/Scale",
                 request_serializer=control_pb2.ScaleRequest.SerializeToString,
                 response_deserializer=control_pb2.ScaleReply.FromString,
             )
             request = control_pb2.ScaleRequest(workers=workers)
-            reply = call(request, timeout=CALL_TIMEOUT_S, metadata=((SECRET_KEY, point.secret),))
+            reply = call(request, timeout=CALL_TIMEOUT_S, metadata=((SECRET_KEY, secret),))
     except grpc.RpcError as error:
         code = error.code()
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            silent = f"the driver of {matching[0]} does not answer at {point.address}: was it killed?"
-            raise UsageError(silent) from None
-        raise UsageError(f"the driver of {matching[0]} refused: {error.details() or code.name}") from None
+            raise UsageError(f"the driver of {job_id} does not answer at {address}") from None
+        raise UsageError(f"the driver of {job_id} refused: {error.details() or code.name}") from None
     if not reply.accepted:
-        raise UsageError(f"{matching[0]} cannot be scaled: {reply.text}")
-    return f"{matching[0]}: {reply.text}"
+        raise UsageError(f"{job_id} cannot be scaled: {reply.text}")
+    return f"{job_id}: {reply.text}"
+
+
+def _driver(states: JobStates, job_id: str) -> tuple[str, str]:
+    """Address of the control channel and the job's secret."""
+    if job_id not in states.ids():
+        raise UsageError(f"there is no job {job_id!r}; see `mesograd jobs`")
+    store = states.store(job_id)
+    try:
+        records = store.load()
+        record, ended, driver = job_record.load(records), job_record.finished(records), store.driver()
+    finally:
+        store.close()
+    if ended is not None:
+        raise UsageError(f"job {job_id} has ended; see `mesograd jobs`")
+    address = records.get(CONTROL, {}).get("address", "")
+    if not driver.lives or not address:
+        raise UsageError(f"job {job_id} has no driver at the moment: mesograd run --attach {job_id}")
+    return str(address), record.plan.secret

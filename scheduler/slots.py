@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from proto import control_pb2
 from scheduler.placement import Want
@@ -49,7 +50,6 @@ class Slot:
     task: Task | None = None
     failures: int = 0  #: in a row, without progress of the job in between
     not_before: float = 0.0  #: back-off: no launch earlier
-    announced: bool = False  #: the master has been asked for offers since it became empty
     open: bool = True  #: wants a task; a closed slot stays empty, or becomes so
     mem_factor: float = 1.0  #: of the plan's memory, after its task was killed for memory
 
@@ -83,6 +83,8 @@ class Slots:
         self._by_task: dict[str, Slot] = {}
         self._by_agent: dict[str, dict[str, Slot]] = {}  #: agent id -> task id -> slot
         self._empty: dict[tuple[str, int], Slot] = {}  #: open, without a task
+        self._unannounced: dict[tuple[str, int], Slot] = {}  #: those that no offers have been asked for yet
+        self._touched: dict[tuple[str, int], Slot] = {}
         self._failed: list[Slot] = []  #: since the job last got further
         for role in ("server", "worker"):
             for _ in range(plan.count(role)):
@@ -93,8 +95,15 @@ class Slots:
         slot = Slot(role, len(self._by_role[role]))
         self._by_role[role].append(slot)
         self.all.append(slot)
-        self._empty[role, slot.index] = slot
+        self._emptied(slot)
         return slot
+
+    def _emptied(self, slot: Slot) -> None:
+        self._empty[slot.role, slot.index] = self._unannounced[slot.role, slot.index] = slot
+
+    def _taken(self, slot: Slot) -> None:
+        self._empty.pop((slot.role, slot.index), None)
+        self._unannounced.pop((slot.role, slot.index), None)
 
     def of(self, role: str) -> list[Slot]:
         """By index."""
@@ -123,20 +132,53 @@ class Slots:
         slot = self._by_task.get(task_id)
         return None if slot is None or slot.task is None else (slot, slot.task)
 
+    def ensure(self, role: str, index: int) -> Slot:
+        """The slot, made if the plan does not know it: the job had another size when it was written down."""
+        while len(self._by_role[role]) <= index:
+            self.add(role)
+        return self._by_role[role][index]
+
+    def touch(self, slot: Slot) -> None:
+        """What a restarted driver must know of the slot has changed: to be written down before anything is done."""
+        self._touched[slot.role, slot.index] = slot
+
+    def take_touched(self) -> list[Slot]:
+        """Slots touched since the last call."""
+        touched, self._touched = self._touched, {}
+        return list(touched.values())
+
     def fill(self, slot: Slot, task: Task) -> None:
         """The slot has a task from now on."""
+        self.touch(slot)
         slot.task = task
         self._by_task[task.task_id] = slot
         self._by_agent.setdefault(task.agent_id, {})[task.task_id] = slot
-        self._empty.pop((slot.role, slot.index), None)
+        self._taken(slot)
 
     def empty(self) -> Iterator[Slot]:
         """Open slots without a task."""
         return iter(self._empty.values())
 
-    def wants(self, now: float) -> list[Want]:
-        """Empty slots whose back-off is over."""
-        return [Want(slot.role, slot.index, self.need(slot)) for slot in self._empty.values() if slot.not_before <= now]
+    def announce(self, now: float) -> bool:
+        """Whether there are empty slots whose back-off is over and that no offers have been asked for; now they are."""
+        due = [key for key, slot in self._unannounced.items() if slot.not_before <= now]
+        for key in due:
+            del self._unannounced[key]
+        return bool(due)
+
+    def wanting(self, now: float) -> bool:
+        """Whether there are empty slots whose back-off is over."""
+        return any(slot.not_before <= now for slot in self._empty.values())
+
+    def wants(self, now: float, most: int | None = None) -> list[Want]:
+        """Empty slots whose back-off is over; no more than `most` of them, servers first."""
+        slots: Iterator[Slot] = (slot for slot in self._empty.values() if slot.not_before <= now)
+        if most is not None and len(self._empty) > most:
+            servers = (slot for slot in self.of("server") if slot.open and slot.task is None)
+            ready = (slot for slot in servers if slot.not_before <= now)
+            workers = (slot for slot in slots if slot.role == "worker")
+            slots = islice(chain(ready, workers), most)
+        return [Want(slot.role, slot.index, self.need(slot)) for slot in slots]
 
     def need(self, slot: Slot) -> Need:
         """What its next task asks for."""
@@ -145,16 +187,17 @@ class Slots:
 
     def open(self, slot: Slot) -> None:
         """It is wanted (again)."""
+        self.touch(slot)
         slot.open = True
         if slot.task is None:
-            slot.announced = False
-            self._empty[slot.role, slot.index] = slot
+            self._emptied(slot)
 
     def close(self, slot: Slot) -> None:
         """It is wanted no more. Its task, if it has one, must be asked to go."""
+        self.touch(slot)
         slot.open = False
         slot.failures = 0
-        self._empty.pop((slot.role, slot.index), None)
+        self._taken(slot)
 
     def vacate(self, slot: Slot, now: float, patience: Patience, counts: bool) -> None:
         """The slot's task is gone. `counts`: as a failure, with growing back-off; else it is relaunched soon."""
@@ -165,9 +208,9 @@ class Slots:
             if not neighbours:
                 del self._by_agent[slot.task.agent_id]
         slot.task = None
-        slot.announced = False
+        self.touch(slot)
         if slot.open:
-            self._empty[slot.role, slot.index] = slot
+            self._emptied(slot)
         if counts:
             slot.failures += 1
             self._failed.append(slot)
@@ -180,5 +223,7 @@ class Slots:
     def progressed(self) -> None:
         """The job got further: what failed before has been overcome."""
         for slot in self._failed:
-            slot.failures = 0
+            if slot.failures:
+                slot.failures = 0
+                self.touch(slot)
         self._failed.clear()

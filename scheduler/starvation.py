@@ -41,7 +41,8 @@ def waiting(plan: JobPlan, missing: Sequence[Want], largest_seen: Resources) -> 
         names += f" and {len(missing) - NAMED} more"
     needs = "; ".join(asked(plan, role) for role in sorted({want.role for want in missing}))
     constraints = f"; constraints: {', '.join(map(str, plan.constraints))}" if plan.constraints else ""
-    return f"waiting for resources for {names}: {needs}; the largest offer seen: {largest_seen}{constraints}"
+    offered = f"the largest offer seen: {largest_seen}" if largest_seen.scalars else "no agent has so much free"
+    return f"waiting for resources for {names}: {needs}; {offered}{constraints}"
 
 
 def asked(plan: JobPlan, role: str) -> str:

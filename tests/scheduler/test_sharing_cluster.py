@@ -11,12 +11,16 @@ from collections import Counter
 import psutil
 import pytest
 
+from scheduler import job_record
 from scheduler.cluster import EmbeddedCluster
 from scheduler.driver import drive, new_secret
-from scheduler.framework_store import FrameworkStore
+from scheduler.job_record import JobRecord
+from scheduler.outcome import UsageError
 from scheduler.phases import Phases
 from scheduler.plan import JobPlan, Patience
 from scheduler.resources import Need
+from scheduler.scaling import scale
+from scheduler.state_store_sqlite import SqliteStates
 
 from .test_driver_cluster import ROOT, SCRIPTED, Watcher
 
@@ -31,7 +35,7 @@ class Jobs:
 
     def __init__(self, cluster, tmp_path):
         self.cluster, self.tmp_path = cluster, tmp_path
-        self.running, self.watchers = {}, {}
+        self.running, self.watchers, self.stores = {}, {}, {}
 
     def start(self, name, steps=10**6, **changes):
         values = {
@@ -49,7 +53,9 @@ class Jobs:
         }
         plan = JobPlan(**{**values, **changes})
         self.watchers[name] = Watcher()
-        store = FrameworkStore(self.tmp_path / plan.job_id)
+        store = SqliteStates(self.tmp_path).store(plan.job_id)
+        job_record.create(store, JobRecord(plan, self.cluster.master, False, "", samples_per_epoch=1, batch_size=1))
+        self.stores[name] = store
         patience = Patience(share_s=1)
         job = drive(plan, self.cluster.master, "127.0.0.1", self.watchers[name], store, Phases(), patience)
         self.running[name] = (plan, asyncio.create_task(job))
@@ -83,11 +89,14 @@ class Jobs:
 
     async def stop(self, name):
         _, task = self.running.pop(name)
-        begun = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        print(f"stopped after {time.monotonic() - begun:.1f} s")
+        self.stores.pop(name).close()
+
+    async def scale(self, name, workers):
+        """As `mesograd scale` does it."""
+        return await asyncio.to_thread(scale, self.running[name][0].job_id, workers, str(self.tmp_path))
 
 
 def test_three_jobs_share_a_full_cluster(tmp_path):
@@ -111,3 +120,27 @@ def test_three_jobs_share_a_full_cluster(tmp_path):
         asyncio.run(share(jobs))
         assert any(re.match("gives up . of 10 workers", note) for note in jobs.watchers["first"].notes), jobs.notes()
         assert not any("lost" in note for notes in jobs.notes().values() for note in notes), jobs.notes()
+
+
+def test_a_running_job_is_scaled(tmp_path):
+    async def grow_and_shrink(jobs):
+        jobs.start("one", workers=2, min_workers=2)
+        await jobs.until_shared(2)
+        plan, _ = jobs.running["one"]
+        assert "from 2 to 5 workers, 2 of them at work" in await jobs.scale("one", 5)
+        await jobs.until_shared(5)
+        await jobs.scale("one", 1)
+        while jobs.workers() != {"one": 1}:
+            await asyncio.sleep(0.1)
+        with pytest.raises(UsageError, match="refused: a job has 1 to 10000 workers"):
+            await jobs.scale("one", 0)
+        await jobs.stop("one")
+        with pytest.raises(UsageError, match=f"job {plan.job_id} has ended"):
+            await asyncio.to_thread(scale, plan.job_id, 2, str(tmp_path))
+
+    with EmbeddedCluster(agents=2, cpus=4, mem_mb=8000, ephemeral=True) as cluster:
+        jobs = Jobs(cluster, tmp_path)
+        asyncio.run(grow_and_shrink(jobs))
+        assert not any("lost" in note for note in jobs.watchers["one"].notes), jobs.notes()
+    with pytest.raises(UsageError, match="there is no job 'nothing'; see `mesograd jobs`"):
+        scale("nothing", 2, str(tmp_path))
