@@ -1,11 +1,12 @@
 """The driver's state machine against simulated clusters: `python -m benchmarks.framework [--agents N ...]`.
 
 One process, one thread, no Mesos: agents make offers at the pace of a master, 1,000 a second of simulated time in
-events of 100, tasks start and say hello, agents flap (their tasks become unreachable, the agent comes back empty). What is measured is the CPU time of `Framework.handle`, by what the framework has to do with an offer:
+events of 100, tasks start and say hello, agents flap (their tasks become unreachable, the agent comes back empty).
+What is measured is the CPU time of `Framework.handle`, by what the framework has to do with an offer:
 
-- idle: all tasks run, it needs nothing and has suppressed offers that still come;
+- idle: all tasks run, it needs nothing; offers still come, as they do until a master has heard of SUPPRESS;
 - flapping: agents come and go all the time, so that some tasks are always to be placed;
-- hungry: it would take more workers than the cluster has room for, so that every offer is looked at and is too small.
+- hungry: it would take more workers than there is room for, so that every offer is looked at and found too small.
 
 Memory is the peak resident size of the whole process, simulated agents included.
 """

@@ -142,7 +142,7 @@ class Job:
             constraints=options.constraints,
             revocable=options.revocable,
             mem_retry=options.mem_retry,
-            task_environment=options.environment,
+            task_environment={"MESOGRAD_EXCHANGE": options.exchange, **options.environment},
         )
 
 

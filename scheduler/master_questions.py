@@ -8,13 +8,14 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from proto.mesos_address import parse_address
+from proto.mesos_tls import Tls, http_connection
 from scheduler import actions as act
 from scheduler import events as ev
 from scheduler.fair_share import ClusterShares, Party, RoleTerms
@@ -86,7 +87,7 @@ class MasterQuestions:
         address = self._address()
         if address is None:
             return None
-        connection = http.client.HTTPConnection(*parse_address(address), timeout=HTTP_TIMEOUT_S)
+        connection = http_connection(address, HTTP_TIMEOUT_S, Tls.of(os.environ))
         try:
             connection.request(method, path, body, self._headers)
             response = connection.getresponse()
