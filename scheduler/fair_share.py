@@ -113,7 +113,11 @@ class FairShare:
         )
         others = [party for party in cluster.parties if party.framework_id != framework_id]
         shares = {_key(party): _dominant(party, cluster) for party in others}
-        self._update(shares, now)
+        free = Need(
+            cluster.cpus - sum(party.cpus for party in cluster.parties),
+            cluster.mem_mb - sum(party.mem_mb for party in cluster.parties),
+        )
+        self._update(shares, free.cpus >= need.cpus and free.mem_mb >= need.mem_mb, now)
         hungry = [
             party.hungry and _key(party) not in self._refused and not _terms(cluster, party).full for party in others
         ]
@@ -155,7 +159,8 @@ class FairShare:
             self._expected_until, self._settled_at = now + EXPECTED_S, now + SETTLE_S
         return keep
 
-    def _update(self, shares: Mapping[tuple[str, str], float], now: float) -> None:
+    def _update(self, shares: Mapping[tuple[str, str], float], room: bool, now: float) -> None:
+        """`room`: what was given up is still free."""
         for key, (until, share) in list(self._refused.items()):
             if now >= until or abs(shares.get(key, -1.0) - share) > _EPSILON:
                 del self._refused[key]
@@ -163,7 +168,8 @@ class FairShare:
             if key not in shares or shares[key] > share + _EPSILON:
                 del self._expected[key]
             elif now >= self._expected_until:
-                self._refused[key] = (now + self._patience.refused_s, shares[key])
+                if room:  # else somebody else has taken it
+                    self._refused[key] = (now + self._patience.refused_s, shares[key])
                 del self._expected[key]
 
 

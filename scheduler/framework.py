@@ -175,13 +175,14 @@ class Framework:
         job.do(act.Send(task.task_id, self._job_message()))
         members = job.members.renewed(job.slots.of("server"))
         begins = not job.size.started and self._elasticity.enough_joined()
-        everybody = members != job.members or begins
+        renewed = members != job.members
         job.members, job.size.started = members, job.size.started or begins
         if members.complete(job.slots.of("server")):  # else they hear of the next attempt
-            for receiver_slot, receiver in job.slots.tasks() if everybody else ((slot, task),):
-                # Servers make ready at once; workers begin when there are enough of them.
-                if receiver.attached and (job.size.started or receiver_slot.role == "server"):
-                    job.do(act.Send(receiver.task_id, members.message(self._elasticity.wanted)))
+            # Servers make ready at once; workers begin when there are enough of them.
+            for other_slot, other in job.slots.tasks() if renewed or begins else ((slot, task),):
+                news = renewed or other is task or other_slot.role == "worker"
+                if news and other.attached and (job.size.started or other_slot.role == "server"):
+                    job.do(act.Send(other.task_id, members.message(self._elasticity.wanted)))
             if any(slot.joined() for slot in job.slots.of("worker")):
                 job.mark("hello")
         if self.phase is Phase.STOPPING and slot.keeps_book():
