@@ -179,6 +179,8 @@ class Session:
     def _attach(self, announcement: Segment) -> None:
         answer = Attached(number=announcement.number, readable=True)
         try:
+            if self._pool is None and self._reciprocal is None:
+                raise CannotShare("it was told to use TCP")
             self._mapped[announcement.number] = MappedSegment(announcement)
         except CannotShare as error:
             answer = Attached(number=announcement.number, readable=False, reason=str(error))
