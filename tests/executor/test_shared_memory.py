@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,7 +133,6 @@ sys.stdin.read()
 
 
 def test_nothing_is_left_of_a_killed_owner_and_its_readers_go_on() -> None:
-    before = set(os.listdir("/dev/shm"))
     with subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         text, offset = owner.stdout.readline().split()
@@ -141,4 +141,9 @@ def test_nothing_is_left_of_a_killed_owner_and_its_readers_go_on() -> None:
         owner.send_signal(signal.SIGKILL)
         owner.wait(10)
         assert bytes(payload) == b"hello"
-        assert set(os.listdir("/dev/shm")) <= before
+        del payload, mapped
+        maps = Path("/proc/self/maps").read_text()
+        inode = str(os.stat(f"/proc/self/fd/{announced(POOL).fd}").st_ino)
+        lines = [line.split() for line in maps.splitlines() if "memfd:mesograd" in line]
+        assert {line[4] for line in lines} <= {inode}, "it is still mapped"
+        assert not [name for name in os.listdir("/dev/shm") if "mesograd" in name]
