@@ -1,4 +1,4 @@
-"""A job that grows, shrinks and loses an agent to a drain, on a real Mesos: its weights stay the same to the last bit."""
+"""A job that grows, shrinks and loses an agent to a drain, on a real Mesos: the weights keep every bit."""
 
 import http.client
 import json
