@@ -166,9 +166,7 @@ class ControlClient:
             await call.write(self._hello)
             self._outbox.extendleft(reversed(self._unacknowledged))
             self._unacknowledged.clear()
-            for message in self._last_words:
-                if message not in self._outbox:
-                    await call.write(message)
+            self._outbox.extend([words for words in self._last_words if words not in self._outbox])
             writer = asyncio.create_task(self._write(call))
             heard = False
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -136,18 +137,17 @@ def framework_named(address: str, name: str, credential: str | None = None) -> s
 
     `credential` is the value of an Authorization header, for masters that want one.
     """
-    connection = http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))
+    headers = {"Authorization": credential} if credential else {}
     try:
-        connection.request("GET", "/frameworks", headers={"Authorization": credential} if credential else {})
-        response = connection.getresponse()
-        body = response.read()
+        with contextlib.closing(http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))) as connection:
+            connection.request("GET", "/frameworks", headers=headers)
+            response = connection.getresponse()
+            body = response.read()
         if response.status != http.client.OK:
             return ""
         frameworks = json.loads(body).get("frameworks", [])
     except (OSError, http.client.HTTPException, ValueError):
         return ""
-    finally:
-        connection.close()
     return next((str(item["id"]) for item in frameworks if item.get("name") == name), "")
 
 
