@@ -69,7 +69,8 @@ def profile(program: Program, x: NDArray[Any] | Arrays, target: NDArray[Any] | A
     if not isinstance(plan, StagedPlan):
         raise InputError("engine numpy runs the layers' formulas one by one; profile engine onednn or mkl")
     samples = len(x[0]) if isinstance(x, tuple) else len(x)
-    before = _peak_flops(program)
+    product, product_flops = large_product(program)
+    before = product_flops / _best(product)
     for _ in range(WARM_UP_STEPS):
         program.forward_backward(x, target, 1.0 / samples, (1, 1, 0))
     whole = []
@@ -115,8 +116,8 @@ def profile(program: Program, x: NDArray[Any] | Arrays, target: NDArray[Any] | A
     inside = [sum(times[step] for calls in seconds.values() for times in calls) for step in range(steps)]
     outside = median(whole_s - inside_s for whole_s, inside_s in zip(watched_s, inside, strict=True))
     # On a shared machine the peak comes and goes, too: before and after.
-    peak_flops = max(before, _peak_flops(program))
-    return Profile(list(rows.values()), median(whole), outside, samples, peak_flops, _peak_bytes())
+    peak_flops = max(before, product_flops / _best(product))
+    return Profile(list(rows.values()), median(whole), outside, samples, peak_flops, copy_rate())
 
 
 def table(found: Profile, largest: int = 40) -> str:
@@ -165,8 +166,8 @@ def _best(call: Call) -> float:
     return best
 
 
-def _peak_flops(program: Program) -> float:
-    """Rate of a large matrix product on the program's threads, in its precision."""
+def large_product(program: Program) -> tuple[Call, float]:
+    """A large matrix product on the program's threads, in its precision, and its floating-point operations."""
     from compute.engines import dnnl
 
     api = dnnl.Api()
@@ -175,11 +176,11 @@ def _peak_flops(program: Program) -> float:
     operation = dnnl.matmul(api, api.any(shape, kind), api.any(shape, kind), None, api.any(shape, kind))
     places = (dnnl.SRC, dnnl.WEIGHTS, dnnl.DST)
     call = operation.bind({place: api.memory(operation.layout(place)) for place in places})
-    return 2.0 * _PEAK_ROWS**3 / _best(call)
+    return call, 2.0 * _PEAK_ROWS**3
 
 
-def _peak_bytes() -> float:
-    """Bytes read and written per second by a copy."""
+def copy_rate() -> float:
+    """Bytes read and written per second by a large copy."""
     source = np.ones(_COPY_BYTES // 8)
     target = np.empty_like(source)
     return 2.0 * source.nbytes / _best(lambda: np.copyto(target, source))
