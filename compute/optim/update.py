@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from compute.errors import InputError
 from compute.layout import ParameterInfo
-from compute.memory import aligned
 from compute.optim.clipping import Clip, ClipNorm, ClipValue
 from compute.optim.groups import Optimizers, assign, by_prefix
 from compute.optim.lbfgs import GRADIENT, LBFGS, PARAMETERS, Move
@@ -82,7 +81,7 @@ class ParameterUpdate:
         self.state: dict[str, Array] = {}
         for index, group in enumerate(self._groups):
             for name, value in group.state_values().items():  # a slice without an element of the group has them, too
-                array = self.state.setdefault(name, aligned((self._size,)))
+                array = self.state.setdefault(name, np.zeros(self._size, dtype=np.float32))
                 for run in runs if value else ():
                     if run.treatment.group == index:
                         array[run.begin : run.end] = value
