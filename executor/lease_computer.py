@@ -2,15 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import compute
-from compute import predictions
+from compute import InputError, predictions
 from compute.data.prefetch import Prefetcher
+from compute.memory import aligned
 from compute.spec import as_arrays
 from executor.job import LoadedJob
 from executor.reduction_tree import Node, Partial
@@ -18,6 +20,9 @@ from executor.step_plan import index_hashes
 from proto.exchange_pb2 import Grant
 
 Vector = NDArray[np.float32]
+
+FinalOf = Callable[[Vector, int, int], None]
+"""Told that elements [begin, end) of a vector have their values."""
 
 WARM_UP_ROUNDS = 2
 MICRO_BATCHES_AHEAD = 2
@@ -30,7 +35,11 @@ Batch = tuple[Any, Any]
 
 
 class LeaseComputer:
-    """The compiled model and the data sets of one worker. Not thread-safe: one lease at a time."""
+    """The compiled model and the data sets of one worker. Not thread-safe: one lease at a time.
+
+    Attributes:
+        data_s, compute_s: seconds spent waiting for data and computing, so far.
+    """
 
     def __init__(self, job: LoadedJob, threads: int) -> None:
         self._job = job
@@ -41,25 +50,29 @@ class LeaseComputer:
         self._reader = _Reader(job)
         self._parts: Prefetcher[Part, Batch] = Prefetcher(self._reader, ahead=MICRO_BATCHES_AHEAD)
         self._next_lease = _NextLease()
-        self._partials: dict[int, Vector] = {}  # level -> gradient of a left child that waits for its sibling
+        self._kept: list[Vector] = []  # gradients of left children that wait for their siblings, the largest first
+        self.data_s = 0.0
+        self.compute_s = 0.0
 
-    def load_parameters(self, slices: list[bytes | bytearray | memoryview]) -> None:
-        """Takes the parameters over from the servers' slices, in order."""
-        offset = 0
-        for data in slices:
+    def load_pieces(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        """Takes parameters over: offsets in elements, and float32 bytes. They take effect with `use_parameters`."""
+        for offset, data in pieces:
             values = np.frombuffer(data, dtype="<f4")
             self._program.parameters[offset : offset + values.size] = values
-            offset += values.size
+
+    def use_parameters(self) -> None:
+        """After `load_pieces`, before anything is computed."""
         self._program.parameters_changed()
 
     def warm_up(self) -> float:
         """Opens the data, makes the plan of a full micro-batch; returns the seconds that one takes."""
         initial = compute.initial_parameters(self._job.spec.model, self._job.input_specs, self._job.spec.seed)
-        self.load_parameters([initial.data.cast("B")])
+        self.load_pieces([(0, initial.data.cast("B"))])
+        self.use_parameters()
         seconds = 0.0
         for _ in range(0 if self._job.spec.inference else WARM_UP_ROUNDS):
             begun = time.monotonic()
-            self._leaf(1, 0, Partial(self._program.gradients))
+            self._leaf(1, 0, None)
             seconds = time.monotonic() - begun
         validation = self._job.spec.validation
         if validation is not None:
@@ -70,12 +83,14 @@ class LeaseComputer:
         """Ends the threads that read ahead."""
         self._parts.close()
 
-    def train(self, grant: Grant, progress: Callable[[], None]) -> Partial:
+    def train(self, grant: Grant, progress: Callable[[], None], final: FinalOf | None = None) -> Partial:
         """Gradient of the grant's node, in the order of additions that the tree prescribes.
 
         Args:
             grant: a TRAIN lease.
             progress: called after each micro-batch.
+            final: called with the vector that will be returned and a range [begin, end) of its elements as soon as
+                these have their values, during the last backward pass; for every element once.
 
         Returns:
             The node's value; its gradient, of the whole flat vector, is valid until the next call.
@@ -86,7 +101,7 @@ class LeaseComputer:
         if likely is not None and likely[1] < plan.leaves(likely[0]):
             expected.append((*likely, 0))
         self._parts.expect(expected)
-        partial = self._reduce(step, Node(grant.level, grant.index), plan.leaves(step), progress)
+        partial = self._reduce(step, Node(grant.level, grant.index), plan.leaves(step), progress, final)
         begin, end = plan.micro_batch(step, grant.first)[0], plan.micro_batch(step, grant.last - 1)[1]
         partial.samples = end - begin
         partial.digest = index_hashes(self._reader.order(step)[begin:end])
@@ -98,33 +113,61 @@ class LeaseComputer:
         if validation is None:
             raise ValueError("a VALIDATE lease for a job without a validation")
         x, target = self._parts.get((0, grant.first, grant.last))
-        outputs = as_arrays(self._program.forward(x))
+        with self._reader.naming((0, grant.first, grant.last)):
+            outputs = as_arrays(self._program.forward(x))
         progress()
         if validation.predictions:
             predictions.write_part(validation.predictions, grant.first, outputs)
         return [[float(v) for v in metric.sums(outputs, as_arrays(target))] for metric in validation.metrics]
 
-    def _reduce(self, step: int, node: Node, leaves: int, progress: Callable[[], None]) -> Partial:
-        while node.level and Node(node.level - 1, 2 * node.position + 1).leaves(leaves)[0] >= leaves:
-            node = Node(node.level - 1, 2 * node.position)  # without a right child a node is its left one
-        if not node.level:
-            partial = Partial(self._program.gradients)
-            self._leaf(step, node.position, partial)
+    def _reduce(
+        self, step: int, node: Node, leaves: int, progress: Callable[[], None], final: FinalOf | None
+    ) -> Partial:
+        first, last = node.leaves(leaves)
+        waiting: list[Partial] = []  # left children, the largest first
+        for leaf in range(first, last - 1):
+            value = Partial(self._program.gradients, self._leaf(step, leaf, None))
             progress()
-            return partial
-        left = self._reduce(step, Node(node.level - 1, 2 * node.position), leaves, progress)
-        kept = self._partials.get(node.level)
-        if kept is None:
-            kept = self._partials[node.level] = np.empty_like(self._program.gradients)
-        if left.gradient is not kept:
-            np.copyto(kept, left.gradient)
-            left.gradient = kept
-        return left.add(self._reduce(step, Node(node.level - 1, 2 * node.position + 1), leaves, progress))
+            place = leaf - first
+            while place & 1:  # a right child: its sibling is the one that has waited the shortest
+                value = waiting.pop().add(value)
+                place >>= 1
+            waiting.append(self._keep(len(waiting), value))
 
-    def _leaf(self, step: int, leaf: int, partial: Partial) -> None:
+        # With the last leaf all sums are made that are left. A node without a right child is its left one.
+        def add(begin: int, end: int) -> None:
+            right = self._program.gradients
+            for left in reversed(waiting):
+                np.add(left.gradient[begin:end], right[begin:end], out=left.gradient[begin:end])
+                right = left.gradient
+            if final is not None:
+                final(right, begin, end)
+
+        loss = self._leaf(step, last - 1, add)
+        progress()
+        for left in reversed(waiting):
+            loss = left.loss + loss
+        return Partial(waiting[0].gradient if waiting else self._program.gradients, loss)
+
+    def _keep(self, depth: int, value: Partial) -> Partial:
+        """The value, with its gradient in memory that lasts until the lease's end."""
+        if depth == len(self._kept):
+            self._kept.append(aligned(self._program.gradients.shape))
+        if value.gradient is not self._kept[depth]:
+            np.copyto(self._kept[depth], value.gradient)
+        return Partial(self._kept[depth], value.loss)
+
+    def _leaf(self, step: int, leaf: int, final: Callable[[int, int], None] | None) -> float:
+        """Computes a micro-batch's gradients; the sum of its losses."""
+        begun = time.monotonic()
         x, target = self._parts.get((step, leaf, 0))
+        read = time.monotonic()
         scale = 1.0 / self._job.plan.step_samples(step)
-        partial.loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf))
+        with self._reader.naming((step, leaf, 0)):
+            loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf), final)
+        self.data_s += read - begun
+        self.compute_s += time.monotonic() - read
+        return loss
 
 
 class _Reader:
@@ -144,6 +187,24 @@ class _Reader:
         if spec.validation is None:
             raise ValueError("a part of the validation set for a job without a validation")
         return spec.validation.dataset.batch(np.arange(first, last, dtype=np.int64), (spec.seed, 0, first))
+
+    @contextmanager
+    def naming(self, part: Part) -> Iterator[None]:
+        """Puts the file and record of the sample that an InputError is about, as the data set names it, before it."""
+        try:
+            yield
+        except InputError as error:
+            if error.sample is None:
+                raise
+            spec = self._job.spec
+            step, first, last = part
+            dataset, indices = spec.dataset, np.arange(first, last)
+            if step:
+                begin, end = self._job.plan.micro_batch(step, first)
+                indices = self.order(step)[begin:end]
+            elif spec.validation is not None:
+                dataset = spec.validation.dataset
+            raise InputError(f"{dataset.source.describe(int(indices[error.sample]))}: {error}") from None
 
     def order(self, step: int) -> NDArray[np.int64]:
         """The order of the epoch that a step belongs to, int64 (samples,)."""

@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 from compute import InputError, checkpoint
 from compute.optim import ParameterUpdate
 from executor.book_keeper import BookKeeper
+from executor.data_path import ParameterOutbox
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
-from executor.reduction_tree import Node, Partial
+from executor.reduction_tree import Node
 from executor.session import Session, SessionClosed, authenticate
+from executor.shared_memory import SharedPool, way
 from executor.step_plan import slice_bounds
 from executor.sum_message import encoded
 from proto import control_pb2 as control
 from proto.exchange_pb2 import (
     Commit,
     Header,
-    Parameters,
     Part,
     Prepared,
     Push,
@@ -38,9 +39,10 @@ from proto.exchange_pb2 import (
     Share,
     Totals,
 )
-from proto.frames import EXCHANGE_METHOD, Assembly, FrameError, chunked, grpc_options
+from proto.frames import EXCHANGE_METHOD, FrameError, grpc_options
 
 GRACE_S = 0.5
+SHARED_BYTES = 512 << 20  # of parameters that workers of this host read where they lie; used as far as needed
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +65,8 @@ class ParameterServer:
         self._attempt_reached = asyncio.Condition()
         self._restoring = asyncio.Lock()
         self._sessions: set[Session] = set()
-        self._wants: dict[Session, int] = {}
-        self._frames: tuple[int, list[bytes]] = (-1, [])  # of the parameters of a version, made once for all workers
+        self._pool = SharedPool(SHARED_BYTES) if way() != "tcp" else None
+        self._outbox = ParameterOutbox(self._pool)
         self._keeper: BookKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._book_session: Session | None = None  # to the lease book, on a server that does not keep it
@@ -161,7 +163,7 @@ class ParameterServer:
                 self._failed.set_exception(error)
         finally:
             self._sessions.discard(session)
-            self._wants.pop(session, None)
+            self._outbox.forget(session)
             if self._book_session is session:
                 self._book_session = None
             if self._keeper is not None:
@@ -170,11 +172,11 @@ class ParameterServer:
             session.stop_writer()
 
     async def _converse(self, session: Session) -> None:
-        assembly: tuple[Push, Assembly] | None = None
         attempt = 0
         async for header, payload in session.frames():
             body = header.WhichOneof("body")
-            if attempt == 0:  # the first frame says who this is
+            first = attempt == 0
+            if first:  # the first frame says who this is
                 attempt = header.attempt
                 if body == "restore":
                     await self._restore(attempt, header.restore)
@@ -188,18 +190,9 @@ class ParameterServer:
                 return
             match body:
                 case "push":
-                    if len(payload) != header.push.bytes:
-                        if header.push.offset == 0 or assembly is None:
-                            assembly = (header.push, Assembly(self._slice_bytes(header.push)))
-                        if not assembly[1].add(header.push.offset, payload):
-                            continue
-                        data: bytes | bytearray | memoryview = assembly[1].data
-                        assembly = None
-                    else:
-                        data = payload
-                    self._pushed(session, header.push, data)
+                    self._pushed(session, header.push, payload)
                 case "want":
-                    self._wanted(session, header.want.version)
+                    self._outbox.want(session, header.want.version, self._held, again=True)
                 case "lease_request" if self._keeper is not None:
                     self._keeper.lease_wanted(session.peer)
                 case "renew" if self._keeper is not None:
@@ -208,13 +201,17 @@ class ParameterServer:
                     self._keeper.scored(session.peer, header.scores)
                 case "join":
                     session.peer = header.join.task_id
+                    if self._pool is not None:
+                        session.reciprocate(self._pool)
                     if self._keeper is not None:
                         self._keeper.joined(session.peer, session, header.join.micro_batch_s)
-                case "restore":
+                case "restore" if first and self._keeper is None:
                     self._book_session = session
                     session.send(Header(attempt=attempt, restored=Restored(version=self._held.version)))
                     self._shared = 0  # what was said before may be lost
                     self._advance()
+                case "commit" | "rates" | "totals" if session is not self._book_session:
+                    raise FrameError(f"{body} from somebody who does not keep the book")
                 case "commit":
                     self._committed(header.commit)
                 case "rates":
@@ -223,19 +220,13 @@ class ParameterServer:
                     self._totalled(header.totals)
                 case other:
                     raise FrameError(f"unexpected {other}")
+            del header, payload  # of which nothing is to be kept in memory until the next frame comes
 
     @property
     def _held(self) -> ParameterSlice:
         if self._slice is None:
             raise FrameError("this server holds no slice yet")
         return self._slice
-
-    def _slice_bytes(self, push: Push) -> int:
-        """Size of a push that comes in chunks, before memory is set aside for it."""
-        size = 4 * (self._held.end - self._held.begin)
-        if push.bytes != size:
-            raise FrameError(f"a push of {push.bytes} bytes to a slice of {size}")
-        return size
 
     async def _reached(self, attempt: int) -> None:
         """Waits until this server serves the attempt (or a later one)."""
@@ -256,15 +247,13 @@ class ParameterServer:
             self._slice = loaded
             self._shared = 0
             self._attempt = attempt
-            self._frames = (-1, [])
+            self._outbox.restart(attempt)
             if order.index != 0 and self._keeping is not None:
                 self._keeping.cancel()
                 self._keeper = None
             async with self._attempt_reached:
                 self._attempt_reached.notify_all()
             logger.info("attempt %d: elements %d to %d at version %d", attempt, begin, end, loaded.version)
-        for session in list(self._wants):  # of older attempts: their workers get a new membership
-            self._wants.pop(session)
 
     def _load(self, url: str, begin: int, end: int) -> ParameterSlice:
         job = self._job
@@ -285,27 +274,43 @@ class ParameterServer:
         update.memory = json.loads(manifest.memory)
         return ParameterSlice(begin, end, manifest.step, parameters, update, job.plan, job.told_rates)
 
-    def _pushed(self, session: Session, push: Push, data: bytes | bytearray | memoryview) -> None:
+    def _pushed(self, session: Session, push: Push, payload: memoryview) -> None:
         held, node = self._held, Node(push.level, push.index)
-        if len(data) % 4:
-            raise FrameError(f"a push of {len(data)} bytes is not made of float32")
-        gradient: Vector = np.frombuffer(data, dtype="<f4")
-        verdict = held.push(push.step, node, Partial(gradient, push.loss, push.samples, push.digest))
+        stale = push.step <= held.version
+        if (push.bytes != 4 * held.size and not stale) or push.offset % 4 or len(payload) % 4:
+            raise FrameError(f"{len(payload)} of {push.bytes} bytes at {push.offset} for a slice of {4 * held.size}")
+        verdict = Verdict.STALE if stale else Verdict.DUPLICATE
+        if len(payload):
+            gradient: Vector = np.frombuffer(payload, dtype="<f4")
+            verdict = held.push(push.step, node, push.offset // 4, gradient)
+            del gradient
+        if push.last and verdict is not Verdict.INVALID:
+            verdict = held.end_node(push.step, node, push.loss, push.samples, push.digest)
         if verdict is Verdict.INVALID:
-            raise FrameError(f"step {push.step} {node} of {gradient.size} elements is not wanted at {held.version}")
+            what = f"step {push.step} {node}, {len(payload)} bytes at {push.offset}"
+            raise FrameError(f"{what}: not wanted at {held.version}")
+        if push.last:
+            self._node_ended(session, push, node, verdict)
+        if push.want:
+            self._outbox.want(session, push.want, held)
+        del payload
+        self._advance()
+
+    def _node_ended(self, session: Session, push: Push, node: Node, verdict: Verdict) -> None:
         if verdict is Verdict.STALE:
             session.refuse(self._attempt, Refusal.STALE_STEP, push.step)
-        if self._keeper is not None:  # even if stale here: it may have been pushed again for another server's sake
-            self._keeper.pushed(session.peer, push.step, node)
-        if push.lease and self._keeper is not None:
+        if self._keeper is None:
+            return
+        self._keeper.timed(session.peer, push.times)
+        # Even if stale here: it may have been pushed again for another server's sake.
+        self._keeper.pushed(session.peer, push.step, node)
+        if push.lease:
             self._keeper.lease_wanted(session.peer)
-        if push.want:
-            self._wanted(session, push.want)
-        self._advance()
 
     def _committed(self, order: Commit) -> None:
         held = self._held
         held.commit(order.step)
+        self._outbox.committed(order.step)
         if order.checkpoint and held.version == order.step:
             arrays = {checkpoint.PARAMETERS: held.parameters.copy()}
             arrays.update({name: array.copy() for name, array in held.update.state.items()})
@@ -335,23 +340,25 @@ class ParameterServer:
 
     def _advance(self) -> None:
         held = self._held
-        self._share()
-        while held.advance():
-            for session, version in list(self._wants.items()):
-                if version <= held.version:
-                    del self._wants[session]
-                    session.send_frames(self._parameter_frames())
+        while True:
+            self._share()
+            if held.can_apply():
+                self._outbox.keep(held)
+                self._outbox.add(held, held.version + 1, held.apply())
+            if not held.advance():
+                return
+            if not held.size:
+                self._outbox.add(held, held.version, [])
             if self._keeper is None and self._book_session is not None:
                 self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.version)))
             elif self._keeper is not None and held.reduced is not None:
                 self._keeper.prepared(held.version, held.reduced)
-            self._share()
 
     def _share(self) -> None:
         """Says this slice's share of the next step's sums, once it is known."""
         held = self._held
-        step, share, complete = held.version + 1, held.share(), held.complete
-        if share is None or complete is None or self._shared == step:
+        step, share = held.version + 1, held.share()
+        if share is None or self._shared == step or (complete := held.complete) is None:
             return
         if self._keeper is not None:
             self._shared = step
@@ -360,26 +367,6 @@ class ParameterServer:
             self._shared = step
             message = Share(step=step, sums=[encoded(value) for value in share])
             self._book_session.send(Header(attempt=self._attempt, share=message))
-
-    def _wanted(self, session: Session, version: int) -> None:
-        if version <= self._held.version:
-            session.send_frames(self._parameter_frames())
-        else:
-            self._wants[session] = version
-
-    def _parameter_frames(self) -> list[bytes]:
-        held = self._held
-        if self._frames[0] != held.version:
-            data = held.parameters.data.cast("B")
-
-            def header(offset: int) -> Header:
-                return Header(
-                    attempt=self._attempt,
-                    parameters=Parameters(version=held.version, offset=offset, bytes=len(data)),
-                )
-
-            self._frames = (held.version, list(chunked(header, data)))
-        return self._frames[1]
 
     def _weights(self) -> bytes:
         return self._held.parameters.tobytes()

@@ -36,10 +36,12 @@ class RunOptions:
     driver_host: str = ""
     engine: str = ""  #: empty: as the job says
     precision: str = ""  #: likewise
+    exchange: str = "auto"  #: how tensors travel between processes of one host: auto, tcp or shm
     role: str = "*"
     user: str = ""  #: empty: the user running the driver
     principal: str = "mesograd"
     principal_secret: str | None = None
+    state: str = ""  #: where the job's state is kept; empty: $MESOGRAD_HOME/jobs
     verbose: bool = False
     profile: ProfileOptions | None = None  #: instead of running the job, look at a step of it
 

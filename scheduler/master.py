@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import json
+import os
 import queue
 import re
 import socket
+import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 from proto.mesos_address import format_address, parse_address
 from proto.mesos_detector import MasterDetector, is_zookeeper_url, parse_zookeeper_url
+from proto.mesos_tls import Tls, http_connection
 from scheduler.outcome import UsageError
 
 CONNECT_TIMEOUT_S = 5.0
@@ -35,7 +41,10 @@ class RemoteMaster:
 
 def parse_master(text: str) -> LocalMaster | RemoteMaster:
     """Understands --master. Raises UsageError."""
-    expected = f"--master takes local[N], HOST:PORT or zk://HOST:PORT/PATH, not {text!r}"
+    if text.startswith("file://"):  # as Mesos' own flags: a ZooKeeper URL may hold a password
+        return parse_master(_contents(Path(text.removeprefix("file://"))))
+    shown = re.sub(r"//[^/@]*@", "//...@", text)
+    expected = f"--master takes local[N], HOST:PORT, zk://HOST:PORT/PATH or file:///PATH, not {shown!r}"
     if text == "local":
         return LocalMaster(1)
     if match := _LOCAL.fullmatch(text):
@@ -52,6 +61,16 @@ def parse_master(text: str) -> LocalMaster | RemoteMaster:
         return RemoteMaster(format_address(*parse_address(text, DEFAULT_PORT)))
     except ValueError:
         raise UsageError(expected) from None
+
+
+def _contents(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--master file://{path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    if text.startswith("file://"):
+        raise UsageError(f"--master file://{path}: it names another file")
+    return text
 
 
 def leading_master(master: RemoteMaster) -> str:
@@ -82,7 +101,10 @@ def leading_master(master: RemoteMaster) -> str:
 
 
 def _check(address: str) -> None:
-    connection = http.client.HTTPConnection(*parse_address(address), timeout=CONNECT_TIMEOUT_S)
+    try:
+        connection = http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     response: http.client.HTTPResponse | None = None
     try:
         # Every master redirects here to the leader, itself included; nothing else is likely to.
@@ -95,6 +117,9 @@ def _check(address: str) -> None:
         raise UsageError(
             f"no Mesos master at {address}: no answer within {CONNECT_TIMEOUT_S:.0f} s; check --master"
         ) from None
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", "") or error.reason or "it does not speak TLS"
+        raise UsageError(f"no TLS with the master at {address}: {why}; check LIBPROCESS_SSL_*") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"no Mesos master at {address}: {reason}; check --master") from None
@@ -105,6 +130,21 @@ def _check(address: str) -> None:
     if response is not None and response.status in (http.client.UNAUTHORIZED, http.client.SERVICE_UNAVAILABLE):
         return  # a master that wants a password here, or has no leader yet: the subscription will tell
     raise UsageError(f"what answers at {address} is not a Mesos master; check --master")
+
+
+def framework_named(address: str, name: str) -> str:
+    """Id of the framework of that name at the leading master; empty if there is none, or the master does not say."""
+    try:
+        with contextlib.closing(http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))) as connection:
+            connection.request("GET", "/frameworks")
+            response = connection.getresponse()
+            body = response.read()
+        if response.status != http.client.OK:
+            return ""
+        frameworks = json.loads(body).get("frameworks", [])
+    except (OSError, http.client.HTTPException, ValueError):
+        return ""
+    return next((str(item["id"]) for item in frameworks if item.get("name") == name), "")
 
 
 def address_towards(address: str) -> str:

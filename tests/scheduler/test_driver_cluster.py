@@ -13,12 +13,15 @@ import psutil
 import pytest
 
 from proto import control_pb2 as pb
+from scheduler import job_record
 from scheduler.cluster import EmbeddedCluster
 from scheduler.driver import drive, new_secret
-from scheduler.framework_store import FrameworkStore
+from scheduler.job_record import JobRecord
 from scheduler.phases import Phases
 from scheduler.plan import JobPlan, Patience
 from scheduler.resources import Need
+from scheduler.state_store import StateError
+from scheduler.state_store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.cluster
 
@@ -50,11 +53,26 @@ class Watcher:
     def note(self, text):
         self.notes.append(text)
 
+    def flush(self):
+        pass
+
     def finish(self, outcome):
         pass
 
 
-def run(cluster, script, tmp_path, watcher=None, patience=None, all_end=True, **changes):
+class Unwritable(SqliteStore):
+    """A state that cannot be written for a while, from the first launch on."""
+
+    failures = 3
+
+    def save(self, changes):
+        if any("task" in (record or {}) for record in changes.values()) and self.failures:
+            self.failures -= 1
+            raise StateError("the disk is full")
+        super().save(changes)
+
+
+def run(cluster, script, tmp_path, watcher=None, patience=None, all_end=True, store_type=SqliteStore, **changes):
     """Drives a scripted job to its end; nothing of it may remain, whatever the end."""
     values = {
         "job_id": f"test-{os.urandom(4).hex()}",
@@ -68,12 +86,20 @@ def run(cluster, script, tmp_path, watcher=None, patience=None, all_end=True, **
         "worker_need": Need(1, 100),
     }
     plan = JobPlan(**{**values, **changes})
-    store = FrameworkStore(tmp_path / "state")
+    store = store_type(tmp_path / "state" / plan.job_id)
+    record = JobRecord(plan, cluster.master, embedded=False, driver_host="", samples_per_epoch=1, batch_size=1)
+    job_record.create(store, record)
     watcher = watcher or Watcher()
     job = drive(plan, cluster.master, "127.0.0.1", watcher, store, Phases(), patience)
-    outcome = asyncio.run(asyncio.wait_for(job, TIMEOUT_S))
+    try:
+        outcome = asyncio.run(asyncio.wait_for(job, TIMEOUT_S))
+    finally:
+        records = store.load()
+        assert set(records) == {job_record.JOB, job_record.FINISHED}
+        assert job_record.load(records).plan.secret == ""
+        store.close()
+    assert job_record.finished(records).outcome == outcome
     assert [f["name"] for f in active_frameworks(cluster.master)] == []
-    assert not (tmp_path / "state").exists()
     if all_end:
         _, left = psutil.wait_procs(tasks_of(plan.job_id), timeout=10)
         assert [process.cmdline() for process in left] == []
@@ -122,6 +148,15 @@ def test_success(cluster, tmp_path):
     outcome = run(cluster, {"steps": 5}, tmp_path, watcher)
     assert (outcome.error, outcome.step, outcome.metrics) == ("", 5, {"Top1Accuracy": 0.875})
     assert watcher.steps == [(1, n) for n in range(1, 6)]
+
+
+def test_nothing_is_launched_before_it_was_written(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("scheduler.driver.STATE_RETRY_S", 0.1)
+    watcher = Watcher()
+    outcome = run(cluster, {"steps": 5}, tmp_path, watcher, store_type=Unwritable)
+    assert outcome.error == ""
+    told = [note for note in watcher.notes if "cannot be written" in note]
+    assert told == ["the job's state cannot be written (the disk is full); training goes on, launches wait"]
 
 
 def test_a_killed_worker_is_replaced(cluster, tmp_path):
