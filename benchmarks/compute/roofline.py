@@ -165,6 +165,6 @@ def measure(
         median(rates),
         median(passes_s),
         median(update_s),
-        weights * size / copy_rate(),
+        weights * size / copy_rate(clock),
         median(step_s),
     )

@@ -33,7 +33,7 @@ GATES = 4
 PEEPHOLES = ("weight_ci", "weight_cf", "weight_co")
 
 LEAST_HIDDEN = 256
-"""Of bfloat16. With 200 oneDNN's primitive was faster, as the calls for each step are many and small; with 400 slower."""
+"""In bfloat16. With 200 units oneDNN's primitive was faster, as each step's calls are small; with 400 it was slower."""
 
 
 def by_products(plan: BlockedPlan, layer: nn.LSTM) -> bool:
