@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from compute import InputError, checkpoint
 from compute.optim import ExactSum
+from executor.arrival_book import ArrivalBook
 from executor.job import LoadedJob
-from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, TellRates
+from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook
 from executor.pieces import piece_count
 from executor.reduction_tree import Node, Partial
@@ -19,11 +20,12 @@ from executor.sum_book import SumBook
 from executor.sum_message import decoded
 from proto import control_pb2 as control
 from proto.checkpoint_pb2 import Checkpoint, ParameterPlace
-from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Scores, Times, Totals, Want
+from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Restored, Revoke, Scores, Times, Totals, Want
 from proto.frames import FrameError
 from proto.model_pb2 import TensorSpec
 
-TICK_S = 0.1
+TICK_S = 0.05
+MIN_TICK_S = 0.005
 RECONNECT_S = 0.3
 PHASES = ("data", "compute", "push", "wait", "pull")  # of a worker's time
 
@@ -119,7 +121,8 @@ class BookKeeper:
             while not all(peer.restored for peer in self._peers):
                 self._restored.clear()
                 await self._restored.wait()
-            book = LeaseBook(
+            kind = LeaseBook if self._job.sync.synchronous else ArrivalBook
+            book = kind(
                 self._job.spec, self._job.plan, self._servers, self.attempt, self._job.epoch_digest(),
                 bool(self._job.message.checkpoint_url), start,
             )
@@ -133,7 +136,10 @@ class BookKeeper:
             if self._stop is not None:
                 self.stop(self._stop)
             while self._finished is None:
-                await asyncio.sleep(TICK_S)  # a tick, not a wait: all else is driven by messages
+                due = book.next_deadline()
+                until_due = TICK_S if due is None else due - time.monotonic()
+                # A tick, not a wait: all else is driven by messages.
+                await asyncio.sleep(min(max(until_due, MIN_TICK_S), TICK_S))
                 self._act(book.tick(time.monotonic()))
                 self._flush_progress()
             await self._finish(book, self._finished)
@@ -159,12 +165,12 @@ class BookKeeper:
             if self._book is not None:
                 self._act(self._book.worker_left(worker, time.monotonic()))
 
-    def lease_wanted(self, worker: str) -> None:
-        """A worker is ready."""
+    def lease_wanted(self, worker: str, done: int = 0) -> None:
+        """A worker is ready; of a lease that was revoked it had done so many micro-batches."""
         if self._book is None:
             self._ready[worker] = None
         else:
-            self._act(self._book.lease_wanted(worker, time.monotonic()))
+            self._act(self._book.lease_wanted(worker, time.monotonic(), done))
 
     def pushed(self, worker: str, step: int, node: Node) -> None:
         """The server has a node's gradient from a worker."""
@@ -305,7 +311,7 @@ class BookKeeper:
             now = time.monotonic()
             match header.WhichOneof("body"):
                 case "restored":
-                    self._peer_restored(peer, session, header.restored.version, now)
+                    self._peer_restored(peer, session, header.restored, now)
                 case "prepared" if self._book is not None:
                     self._act(self._book.server_prepared(peer.index, header.prepared.step, now))
                 case "part":
@@ -320,7 +326,7 @@ class BookKeeper:
                 case other:
                     raise FrameError(f"sent {other}")
 
-    def _peer_restored(self, peer: _Peer, session: Session, version: int, now: float) -> None:
+    def _peer_restored(self, peer: _Peer, session: Session, restored: Restored, now: float) -> None:
         peer.restored = True
         self._restored.set()
         if self._book is None:
@@ -335,7 +341,7 @@ class BookKeeper:
         for step, order in self._orders.items():
             if peer.index not in self._parts[step]:
                 session.send(Header(attempt=self.attempt, commit=order))
-        self._act(self._book.server_prepared(peer.index, version, now))
+        self._act(self._book.server_restored(peer.index, restored.version, restored.ahead, now))
         if self._finished is not None:
             session.send(Header(attempt=self.attempt, want=Want(version=self._book.committed)))
 
@@ -347,6 +353,9 @@ class BookKeeper:
                 case GiveLease(worker, grant):
                     if worker in self._workers:
                         self._workers[worker][0].send(Header(attempt=self.attempt, grant=grant))
+                case RevokeLease(worker, step):
+                    if worker in self._workers:
+                        self._workers[worker][0].send(Header(attempt=self.attempt, revoke=Revoke(step=step)))
                 case CommitStep(step, wants_checkpoint):
                     self._commit(step, wants_checkpoint)
                 case TellRates(step, rates):

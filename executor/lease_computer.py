@@ -34,6 +34,14 @@ Batch = tuple[Any, Any]
 """Inputs and targets, each one array or a tuple of arrays."""
 
 
+class LeaseRevoked(Exception):
+    """What is being computed is not needed any more; `done` micro-batches of the lease were."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__(f"after {done} micro-batches")
+        self.done = done
+
+
 class LeaseComputer:
     """The compiled model and the data sets of one worker. Not thread-safe: one lease at a time.
 
@@ -51,6 +59,7 @@ class LeaseComputer:
         self._parts: Prefetcher[Part, Batch] = Prefetcher(self._reader, ahead=MICRO_BATCHES_AHEAD)
         self._next_lease = _NextLease()
         self._kept: list[Vector] = []  # gradients of left children that wait for their siblings, the largest first
+        self._rounding = job.rounding(0)
         self.data_s = 0.0
         self.compute_s = 0.0
 
@@ -88,7 +97,7 @@ class LeaseComputer:
 
         Args:
             grant: a TRAIN lease.
-            progress: called after each micro-batch.
+            progress: called after each micro-batch; what it raises ends the computation, as LeaseRevoked does.
             final: called with the vector that will be returned and a range [begin, end) of its elements as soon as
                 these have their values, during the last backward pass; for every element once.
 
@@ -126,20 +135,25 @@ class LeaseComputer:
         first, last = node.leaves(leaves)
         waiting: list[Partial] = []  # left children, the largest first
         for leaf in range(first, last - 1):
-            value = Partial(self._program.gradients, self._leaf(step, leaf, None))
+            value = self._rounded(Partial(self._program.gradients, self._leaf(step, leaf, None)))
             progress()
             place = leaf - first
             while place & 1:  # a right child: its sibling is the one that has waited the shortest
-                value = waiting.pop().add(value)
+                value = self._rounded(waiting.pop().add(value))
                 place >>= 1
             waiting.append(self._keep(len(waiting), value))
 
         # With the last leaf all sums are made that are left. A node without a right child is its left one.
         def add(begin: int, end: int) -> None:
             right = self._program.gradients
+            rounding = self._job.rounding(begin)
+            if rounding is not None:
+                rounding(right[begin:end])
             for left in reversed(waiting):
                 np.add(left.gradient[begin:end], right[begin:end], out=left.gradient[begin:end])
                 right = left.gradient
+                if rounding is not None:
+                    rounding(right[begin:end])
             if final is not None:
                 final(right, begin, end)
 
@@ -148,6 +162,12 @@ class LeaseComputer:
         for left in reversed(waiting):
             loss = left.loss + loss
         return Partial(waiting[0].gradient if waiting else self._program.gradients, loss)
+
+    def _rounded(self, value: Partial) -> Partial:
+        """The value, its gradient rounded in place where the job's nodes have fewer bits."""
+        if self._rounding is not None:
+            self._rounding(value.gradient)
+        return value
 
     def _keep(self, depth: int, value: Partial) -> Partial:
         """The value, with its gradient in memory that lasts until the lease's end."""

@@ -10,8 +10,9 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from proto.mesos_http import basic_credential
 from scheduler import conclusion, job_record, recovery, signals
 from scheduler import events as ev
 from scheduler.driver import Start, drive
@@ -196,7 +197,8 @@ def _drive(
     leader = "" if host and recovery.FRAMEWORK in records else leading_master(RemoteMaster(record.master))
     if recovery.FRAMEWORK not in records:
         # The driver may have died between the master's answer and writing it down.
-        framework_id = framework_named(leader, framework_name(plan))
+        credential = basic_credential(plan.principal, principal_secret) if principal_secret else None
+        framework_id = framework_named(leader, framework_name(plan), credential)
         if framework_id:
             records[recovery.FRAMEWORK] = {"id": framework_id}
             store.save({recovery.FRAMEWORK: records[recovery.FRAMEWORK]})
@@ -215,5 +217,5 @@ def _drive(
             )
         )
     if not events:
-        reporter.finish(outcome)
+        reporter.finish(replace(outcome, caveat=record.caveat))
     return outcome

@@ -15,6 +15,7 @@ from proto import control_pb2
 from scheduler import actions as act
 from scheduler import events as ev
 from scheduler import refusals
+from scheduler.elasticity import Elasticity
 from scheduler.ending import Ending, Phase
 from scheduler.job_state import JobState
 from scheduler.json_values import Json
@@ -58,7 +59,8 @@ class Framework:
             self._restored = self.job.out
         self._recorder = Recorder(self.job, self.ending, saved or {})
         self._adoption = Adoption(self.job, self.ending) if saved else None
-        self._launching = Launching(self.job, self.ending)
+        self._elasticity = Elasticity(self.job, self.ending)
+        self._launching = Launching(self.job, self.ending, self._elasticity)
         self._supervision = Supervision(self.job, self.ending)
         self._connected_once = False
         self._started_at: float | None = None
@@ -68,6 +70,7 @@ class Framework:
             ev.Reregistered: self._on_reregistered,
             ev.Disconnected: self._on_disconnected,
             ev.Offers: self._launching.on_offers,
+            ev.InverseOffers: self._elasticity.on_inverse_offers,
             ev.Rescinded: lambda event, now: None,  # no offer is kept; a launch on it ends as TASK_DROPPED
             ev.StatusUpdate: self._supervision.on_status,
             ev.AgentLost: self._supervision.on_agent_lost,
@@ -76,6 +79,8 @@ class Framework:
             ev.Superseded: lambda event, now: self.ending.superseded(event.by),
             ev.LaunchFailed: self._supervision.on_launch_failed,
             ev.AgentTotals: self._launching.on_totals,
+            ev.Shares: self._elasticity.on_shares,
+            ev.ScaleRequested: self._elasticity.on_scale,
             ev.TornDown: lambda event, now: self.ending.over(),
             ev.HelloReceived: self._on_hello,
             ev.StreamLost: self._on_stream_lost,
@@ -169,11 +174,15 @@ class Framework:
             return
         job.do(act.Send(task.task_id, self._job_message()))
         members = job.members.renewed(job.slots.of("server"))
-        receivers = [task] if members == job.members else [t for _, t in job.slots.tasks() if t.attached]
-        job.members = members
+        begins = not job.size.started and self._elasticity.enough_joined()
+        renewed = members != job.members
+        job.members, job.size.started = members, job.size.started or begins
         if members.complete(job.slots.of("server")):  # else they hear of the next attempt
-            for receiver in receivers:
-                job.do(act.Send(receiver.task_id, members.message(job.plan.workers)))
+            # Servers make ready at once; workers begin when there are enough of them.
+            for other_slot, other in job.slots.tasks() if renewed or begins else ((slot, task),):
+                news = renewed or other is task or other_slot.role == "worker"
+                if news and other.attached and (job.size.started or other_slot.role == "server"):
+                    job.do(act.Send(other.task_id, members.message(self._elasticity.wanted)))
             if any(slot.joined() for slot in job.slots.of("worker")):
                 job.mark("hello")
         if self.phase is Phase.STOPPING and slot.keeps_book():
@@ -244,6 +253,7 @@ class Framework:
             return
         if not self.ending.begun:
             self._supervision.check(now)
+            self._elasticity.check(now)
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()
         if due:

@@ -77,6 +77,10 @@ class Job:
             spec = replace(spec, engine=options.engine)
         if options.precision:
             spec = replace(spec, precision=options.precision)
+        if options.sync:
+            spec = replace(spec, sync=options.sync)
+        if options.compression:
+            spec = replace(spec, compression=options.compression)
         spec.check()
         if options.profile is not None:
             print(profile_step(spec, options.profile), flush=True)
@@ -102,7 +106,8 @@ class Job:
                 embedded=cluster is not None,
                 driver_host=host,
                 samples_per_epoch=len(spec.dataset),
-                batch_size=spec.batch_size,
+                batch_size=spec.step_samples,
+                caveat=spec.caveat,
                 summary_directory=str(self._summary_directory or ""),
                 begun_s=time.time(),
             )
@@ -113,16 +118,17 @@ class Job:
             )
             if cluster is not None and outcome.worn_out and not outcome.detail:
                 outcome = replace(outcome, detail=first_complaint(cluster.directory))
-        reporter.finish(outcome)
+        reporter.finish(replace(outcome, caveat=record.caveat))
         if options.verbose:
             print(run.phases.line(), flush=True)
         return outcome
 
     def _plan(self, spec: TrainingSpec, options: RunOptions, master: LocalMaster | RemoteMaster) -> JobPlan:
-        default_workers = master.agents if isinstance(master, LocalMaster) else 1
+        least, most = options.worker_range(master.agents if isinstance(master, LocalMaster) else 1)
         return JobPlan(
             job_id=_job_id(),
-            workers=options.workers or default_workers,
+            workers=most,
+            min_workers=least,
             servers=options.servers,
             control="",  # known once the driver listens
             secret=new_secret(),
@@ -134,10 +140,14 @@ class Job:
             worker_need=Need(options.cpus_per_worker, options.mem_per_worker_mb),
             server_need=DEFAULT_SERVER_NEED,
             executor_environment=_executor_environment(),
-            task_environment={"MESOGRAD_EXCHANGE": options.exchange},
             user=options.user or getpass.getuser(),
             role=options.role,
             principal=options.principal,
+            pack=options.pack,
+            constraints=options.constraints,
+            revocable=options.revocable,
+            mem_retry=options.mem_retry,
+            task_environment={"MESOGRAD_EXCHANGE": options.exchange, **options.environment},
         )
 
 
@@ -157,6 +167,10 @@ class TrainingJob(Job):
         precision: "fp32", or "bf16" (engine onednn).
         weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach.
         clip: optim.ClipValue(low, high) or optim.ClipNorm(max_norm); None for no gradient clipping.
+        sync: "sync": gradients of a step are added up, then applied; "async": each batch's gradient is applied when it
+            arrives; "ssp:S": likewise, but at most S updates after what it was computed with.
+        accumulate: batches whose gradients are added up (to their mean) before the weights are updated.
+        compression: of gradients on their way to the servers: "none", "bf16", "fp16", "topk:RATIO", "8bit", "1bit".
     """
 
     def __init__(
@@ -173,6 +187,9 @@ class TrainingJob(Job):
         precision: str = "fp32",
         weights: str | os.PathLike[str] = "",
         clip: Clip | None = None,
+        sync: str = "sync",
+        accumulate: int = 1,
+        compression: str = "none",
     ) -> None:
         super().__init__()
         self._spec = TrainingSpec(
@@ -188,6 +205,9 @@ class TrainingJob(Job):
             precision=precision,
             weights=absolute_url(weights) if weights else "",
             clip=clip,
+            sync=sync,
+            accumulate=accumulate,
+            compression=compression,
         )
 
     def validate(

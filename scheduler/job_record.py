@@ -24,6 +24,7 @@ class JobRecord:
     samples_per_epoch: int
     batch_size: int
     summary_directory: str = ""  #: empty: no TensorBoard files
+    caveat: str = ""  #: why another run may end with other weights; empty where it does not
     begun_s: float = 0.0  #: wall clock, seconds since the epoch; for people
 
 

@@ -132,11 +132,15 @@ def _check(address: str) -> None:
     raise UsageError(f"what answers at {address} is not a Mesos master; check --master")
 
 
-def framework_named(address: str, name: str) -> str:
-    """Id of the framework of that name at the leading master; empty if there is none, or the master does not say."""
+def framework_named(address: str, name: str, credential: str | None = None) -> str:
+    """Id of the framework of that name at the leading master; empty if there is none, or the master does not say.
+
+    `credential` is the value of an Authorization header, for masters that want one.
+    """
+    headers = {"Authorization": credential} if credential else {}
     try:
         with contextlib.closing(http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))) as connection:
-            connection.request("GET", "/frameworks")
+            connection.request("GET", "/frameworks", headers=headers)
             response = connection.getresponse()
             body = response.read()
         if response.status != http.client.OK:
