@@ -3,6 +3,9 @@
 import random
 from collections.abc import Callable
 
+# Of its own: a script that seeds the module's generator, to repeat its training, gets no clients in step by it.
+_JITTER = random.Random()
+
 
 class Backoff:
     """Yields the seconds to wait before the next attempt.
@@ -14,7 +17,7 @@ class Backoff:
     """
 
     def __init__(
-        self, first_s: float = 0.25, max_s: float = 15.0, uniform: Callable[[float, float], float] = random.uniform
+        self, first_s: float = 0.25, max_s: float = 15.0, uniform: Callable[[float, float], float] = _JITTER.uniform
     ) -> None:
         self.max_s = max_s
         self._first_s = min(first_s, max_s)

@@ -93,5 +93,5 @@ class PortChooser:
     def _starts(self, count: int) -> Iterator[int]:
         starts = range(LOWEST, self._highest - count + 2)
         # Steps of a prime number visit every start once unless it divides their number, whatever the first one is.
-        begin, step = random.randrange(len(starts)), 7919 if len(starts) % 7919 else 7907
+        begin, step = random.Random().randrange(len(starts)), 7919 if len(starts) % 7919 else 7907
         return (starts[(begin + i * step) % len(starts)] for i in range(len(starts)))

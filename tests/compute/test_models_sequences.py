@@ -16,6 +16,9 @@ from compute.description import describe, restore
 Tensor = torch.Tensor
 functional = torch.nn.functional
 
+CHAOTIC = None
+"""No bound in bf16: in Transformers so narrow one rounding decides over much, in PyTorch's bf16 as well."""
+
 
 def ids(*shape: int) -> TensorSpec:
     return TensorSpec(shape, "int64")
@@ -88,7 +91,7 @@ def test_transformer_language_model(tied: bool, max_length: int | None) -> None:
         return h @ w["embedding_weight"].T if tied else functional.linear(h, w["output_weight"], w["output_bias"])
 
     model = models.transformer_language_model(11, 8, 2, 2, dropout=0.0, max_length=max_length, tied=tied)
-    check_layer(model, [ids(5)], reference, integers=11, atol=1e-5, rtol=2e-5)
+    check_layer(model, [ids(5)], reference, integers=11, atol=1e-5, rtol=2e-5, bf16=CHAOTIC)
 
 
 @pytest.mark.parametrize("target_vocabulary", [None, 6])
@@ -111,7 +114,7 @@ def test_transformer(target_vocabulary: int | None, lengths: bool) -> None:
     data = [rng.integers(0, 9, (3, 5)), rng.integers(0, 6, (3, 3))] + ([np.array([5, 1, 3])] if lengths else [])
     specs = [ids(5), ids(3)] + ([ids()] if lengths else [])
     model = models.transformer(9, target_vocabulary, 8, 2, 1, 2, 10, 0.0, lengths=lengths)
-    check_layer(model, specs, reference, data=data, atol=1e-5, rtol=3e-5)
+    check_layer(model, specs, reference, data=data, atol=1e-5, rtol=3e-5, bf16=CHAOTIC)
 
 
 @pytest.mark.parametrize(("vocabulary", "hidden_size"), [(9, None), (None, 7)])

@@ -195,7 +195,8 @@ def test_training_on_an_embedded_cluster(tmp_path, data):
 
     train = read(tmp_path / "logs" / "train")
     assert [step for step, _ in train["Loss"]] == list(range(1, 21))
-    assert set(train) == {"Loss", "Throughput", "LearningRate"}
+    times = {f"StepTime/{phase}" for phase in ("data", "compute", "push", "wait", "pull")}
+    assert set(train) == {"Loss", "Throughput", "LearningRate"} | times
     assert [step for step, _ in read(tmp_path / "logs" / "validation")["Top1Accuracy"]] == [10, 20]
 
 
