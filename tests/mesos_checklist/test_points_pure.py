@@ -12,7 +12,7 @@ from scheduler import actions as act
 from scheduler import events as ev
 from scheduler.plan import FAILOVER_TIMEOUT_S
 from scheduler.requests import framework_info
-from scheduler.resources import Resources
+from scheduler.resources import Need, Resources
 from tests.scheduler.harness import Harness, of, plan
 
 
@@ -21,8 +21,10 @@ def test_point_13_revocable_resources_only_when_asked() -> None:
     kinds = {capability["type"] for capability in framework_info(plan(), "h")["capabilities"]}
     assert "REVOCABLE_RESOURCES" not in kinds
     item = {"name": "cpus", "type": "SCALAR", "scalar": {"value": 8.0}, "allocation_info": {"role": "*"}}
-    assert Resources.parse([item | {"revocable": {}}]).scalars == Resources.parse([]).scalars
-    assert Resources.parse([item]).scalars
+    assert Resources.parse([item | {"revocable": {}}]).take(Need(1, 0)) is None
+    assert Resources.parse([item]).take(Need(1, 0)) is not None
+    asked = {capability["type"] for capability in framework_info(plan(revocable=True), "h")["capabilities"]}
+    assert asked - kinds == {"REVOCABLE_RESOURCES"}
 
 
 def test_point_25_news_of_a_loss_in_any_order() -> None:
