@@ -140,14 +140,14 @@ class FairShare:
         )
         keep = max(0, math.ceil(allowed - _EPSILON))
         worker = max(need.cpus / cluster.cpus, need.mem_mb / cluster.mem_mb)
+        after = (_dominant(mine, cluster) - worker / 2) / max(fair[0], _EPSILON)
         owed = {
             _key(party): share
             for party, share, wants in zip(others, fair[1:], hungry, strict=True)
-            if wants and shares[_key(party)] + worker <= share + _EPSILON  # less than that is rounding
+            if wants and _lacks(shares[_key(party)], share, worker, after)
         }  # to whom, and how much in all
         settled = not self._expected and now >= self._settled_at
         rounded = keep >= have and allowed < have and settled
-        after = (_dominant(mine, cluster) - worker / 2) / max(fair[0], _EPSILON)
         if rounded and any((shares[key] + worker) / share <= after for key, share in owed.items()):
             # With one of our workers somebody would have no more of what is fair for him than we of ours, but for the
             # half of a worker, since executors and servers never add up evenly.
@@ -171,6 +171,11 @@ class FairShare:
                 if room:  # else somebody else has taken it
                     self._refused[key] = (now + self._patience.refused_s, shares[key])
                 del self._expected[key]
+
+
+def _lacks(has: float, fair: float, worker: float, after: float) -> bool:
+    """Less than its share by a whole worker, or by less but still no better off with one than who would give it up."""
+    return has < fair - _EPSILON and (has + worker <= fair + _EPSILON or (has + worker) / fair <= after)
 
 
 def _key(party: Party) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.fair_share import ClusterShares, FairShare, Party, RoleTerms
@@ -130,6 +130,7 @@ def test_a_role_at_its_limit_is_owed_nothing():
 
 @settings(deadline=None, max_examples=20)
 @given(st.floats(6, 60), st.lists(st.integers(1, 30), min_size=1, max_size=5))
+@example(6.0, [1, 3, 1, 1])
 def test_jobs_come_to_rest_with_equal_shares(cpus, targets):
     jobs = [Job(f"job-{number}", target) for number, target in enumerate(targets)]
     model = Model(cpus, jobs[:1])
