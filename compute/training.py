@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from compute.data.dataset import Dataset
 from compute.errors import InputError
@@ -17,6 +17,7 @@ from compute.optim.clipping import Clip
 from compute.optim.groups import Optimizers, by_prefix
 from compute.optim.update import ParameterUpdate
 from compute.program import check_engine
+from compute.retention import Retention
 from compute.trigger import Trigger
 
 
@@ -48,6 +49,7 @@ class TrainingSpec:
         micro_batches: parts of a step, a power of two; they fix the order of additions, so changing it changes bits.
         seed: of initial parameters, orders and random layers; 0 <= seed < 2**63.
         checkpoint_when: None for no checkpoints.
+        retention: which checkpoints are kept.
         precision: "fp32" or "bf16" (compute.compile).
         weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach; empty: the
             initializers' values.
@@ -69,6 +71,7 @@ class TrainingSpec:
     weights: str = ""
     inference: bool = False
     clip: Clip | None = None
+    retention: Retention = field(default_factory=Retention)
 
     def check(self) -> None:
         """Validates everything once, at the edge: types, ranges, data files, and that all shapes agree.
@@ -83,6 +86,7 @@ class TrainingSpec:
         _is("end_when", self.end_when, Trigger, "a trigger such as trigger.max_epoch(3)")
         if self.checkpoint_when is not None:
             _is("checkpoint_when", self.checkpoint_when, Trigger, "a trigger such as trigger.every_epoch()")
+        self.retention.check()
         _whole("batch_size", self.batch_size, 1)
         _whole("micro_batches", self.micro_batches, 1)
         if self.micro_batches & (self.micro_batches - 1):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from compute import InputError, checkpoint
 from compute.optim import ExactSum
+from compute.retention import Pruner
 from executor.job import LoadedJob
 from executor.lease_book import Action, CommitStep, Fail, Finish, GiveLease, LeaseBook, Report, TellRates
 from executor.reduction_tree import Node, Partial
@@ -84,6 +85,9 @@ class BookKeeper:
         self._progress_at: dict[int, Resumable] = {}  # the book's state at that step,
         self._parts: dict[int, dict[int, Part]] = {}  # and the parts that came back, by server
         self._completions: set[asyncio.Task[None]] = set()
+        self._completing = asyncio.Lock()  # one manifest after the other, in the order of the steps
+        self._pruner = Pruner(job.message.checkpoint_url, job.spec.retention)
+        self._number = 0  # of the last checkpoint
         self._sums = SumBook(self._servers)
         self._rates: Rates | None = None  # the last that were told
         self._outgoing = control.Progress()
@@ -236,9 +240,14 @@ class BookKeeper:
             )
         job = self._job
         checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
+        self._number = manifest.number
         return url, Resumable.of(manifest.progress)
 
     async def _complete_checkpoint(self, step: int) -> None:
+        async with self._completing:
+            await self._write_manifest(step)
+
+    async def _write_manifest(self, step: int) -> None:
         parts = self._parts.pop(step, None)
         order = self._orders.pop(step, None)
         if parts is None or order is None:
@@ -250,6 +259,7 @@ class BookKeeper:
             return
         manifest = Checkpoint(
             step=step,
+            number=self._number + 1,
             fingerprint=job.fingerprint,
             parameters=job.parameters,
             training=job.training_constants,
@@ -266,8 +276,13 @@ class BookKeeper:
         except InputError as error:
             self._fail(control.Failure.INPUT, str(error))
             return
+        self._number += 1
         if self._book is not None:
             self._act(self._book.checkpoint_written(step, order.checkpoint, time.monotonic()))
+        try:
+            await asyncio.to_thread(self._pruner.prune, frozenset(self._orders))
+        except InputError as error:  # no reason to end a training
+            logger.warning("superseded checkpoints stay: %s", error)
 
     # --- peers ------------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ version s - 1 to s when
 
 - the tree of step s is complete,
 - the lease book has committed step s - 1, so that every server passes every version that a checkpoint may be asked of,
-- the learning rates of step s are known, where they depend on how the training goes, and
-- the sums over all slices are, where the update needs them: `share` gives this slice's part, `total` takes the whole.
+- the learning rates of step s are known, where they depend on how the training goes,
+- the sums over all slices are, where the update needs them: `share` gives this slice's part, `total` takes the whole,
+  and
+- nobody holds the slice: a checkpoint is being copied.
 """
 
 from collections.abc import Sequence
@@ -63,6 +65,7 @@ class ParameterSlice:
         self._rates: tuple[int, Sequence[float] | None] = (0, None)  # of a step
         self._totals: tuple[int, Sequence[float], float] = (0, (), 0.0)  # of a step, with its loss
         self._share: list[ExactSum] | None = None
+        self._holds = 0
         self._tree = ReductionTree(plan.leaves(version + 1))
 
     def push(self, step: int, node: Node, value: Partial) -> Verdict:
@@ -87,6 +90,14 @@ class ParameterSlice:
         if step > self._totals[0]:
             self._totals = (step, totals, loss)
 
+    def hold(self) -> None:
+        """Parameters and state stay as they are until `release` has been called as often as this."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """The end of a hold; `advance` may have become possible."""
+        self._holds -= 1
+
     @property
     def complete(self) -> Partial | None:
         """Value of the next step's tree, once it is complete and nothing but totals is missing; else None."""
@@ -107,7 +118,7 @@ class ParameterSlice:
     def advance(self) -> bool:
         """Applies the next step's gradient if it may be applied; True if the version moved."""
         gradient, step = self.complete, self.version + 1
-        if gradient is None or (self.update.needs_sums and self._totals[0] != step):
+        if gradient is None or self._holds or (self.update.needs_sums and self._totals[0] != step):
             return False
         rates = self._rates[1] if self._told_rates else None
         totals, loss = (self._totals[1], self._totals[2]) if self.update.needs_sums else ((), 0.0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from compute import InputError, checkpoint
 from compute.optim import ParameterUpdate
 from executor.book_keeper import BookKeeper
+from executor.checkpointing import Checkpointing
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
 from executor.reduction_tree import Node, Partial
@@ -24,6 +25,7 @@ from executor.session import Session, SessionClosed, authenticate
 from executor.step_plan import slice_bounds
 from executor.sum_message import encoded
 from proto import control_pb2 as control
+from proto.checkpoint_pb2 import CheckpointPart
 from proto.exchange_pb2 import (
     Commit,
     Header,
@@ -65,6 +67,7 @@ class ParameterServer:
         self._sessions: set[Session] = set()
         self._wants: dict[Session, int] = {}
         self._frames: tuple[int, list[bytes]] = (-1, [])  # of the parameters of a version, made once for all workers
+        self._checkpointing = Checkpointing(self._advance)
         self._keeper: BookKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._book_session: Session | None = None  # to the lease book, on a server that does not keep it
@@ -307,10 +310,8 @@ class ParameterServer:
         held = self._held
         held.commit(order.step)
         if order.checkpoint and held.version == order.step:
-            arrays = {checkpoint.PARAMETERS: held.parameters.copy()}
-            arrays.update({name: array.copy() for name, array in held.update.state.items()})
-            memory = json.dumps(held.update.memory)
-            self._spawn(self._write_part(order, held, arrays, memory, self._attempt))
+            written = self._checkpointing.write(held, order.checkpoint)
+            self._spawn(self._tell_written(order.step, written, json.dumps(held.update.memory), self._attempt))
         self._advance()
 
     def _rates_told(self, rates: Rates) -> None:
@@ -321,13 +322,13 @@ class ParameterServer:
         self._held.total(totals.step, list(totals.totals), totals.loss)
         self._advance()
 
-    async def _write_part(
-        self, order: Commit, held: ParameterSlice, arrays: dict[str, Vector], memory: str, attempt: int
+    async def _tell_written(
+        self, step: int, written: "asyncio.Task[CheckpointPart]", memory: str, attempt: int
     ) -> None:
-        info = await asyncio.to_thread(checkpoint.write_part, order.checkpoint, held.begin, held.end, arrays)
+        file = await written
         if attempt != self._attempt:
             return
-        part = Part(step=order.step, file=info, memory=memory)
+        part = Part(step=step, file=file, memory=memory)
         if self._keeper is not None:
             self._keeper.part_written(0, part)
         elif self._book_session is not None:
