@@ -10,7 +10,8 @@ from compute import InputError, checkpoint
 from compute.optim import ExactSum
 from compute.retention import Pruner
 from executor.job import LoadedJob
-from executor.lease_book import Action, CommitStep, Fail, Finish, GiveLease, LeaseBook, Report, TellRates
+from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, TellRates
+from executor.lease_book import LeaseBook
 from executor.reduction_tree import Node, Partial
 from executor.resumable import Resumable
 from executor.session import Connection, Session, SessionClosed
