@@ -18,6 +18,7 @@ from compute import InputError, checkpoint
 from compute.optim import ParameterUpdate
 from executor.book_keeper import BookKeeper
 from executor.checkpointing import Checkpointing
+from executor.data_path import ParameterOutbox, PushInbox
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
 from executor.reduction_tree import Node, Partial
@@ -29,7 +30,6 @@ from proto.checkpoint_pb2 import CheckpointPart
 from proto.exchange_pb2 import (
     Commit,
     Header,
-    Parameters,
     Part,
     Prepared,
     Push,
@@ -40,7 +40,7 @@ from proto.exchange_pb2 import (
     Share,
     Totals,
 )
-from proto.frames import EXCHANGE_METHOD, Assembly, FrameError, chunked, grpc_options
+from proto.frames import EXCHANGE_METHOD, FrameError, grpc_options
 
 GRACE_S = 0.5
 
@@ -65,9 +65,8 @@ class ParameterServer:
         self._attempt_reached = asyncio.Condition()
         self._restoring = asyncio.Lock()
         self._sessions: set[Session] = set()
-        self._wants: dict[Session, int] = {}
-        self._frames: tuple[int, list[bytes]] = (-1, [])  # of the parameters of a version, made once for all workers
         self._checkpointing = Checkpointing(self._advance)
+        self._outbox = ParameterOutbox()
         self._keeper: BookKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._book_session: Session | None = None  # to the lease book, on a server that does not keep it
@@ -164,7 +163,7 @@ class ParameterServer:
                 self._failed.set_exception(error)
         finally:
             self._sessions.discard(session)
-            self._wants.pop(session, None)
+            self._outbox.forget(session)
             if self._book_session is session:
                 self._book_session = None
             if self._keeper is not None:
@@ -173,7 +172,7 @@ class ParameterServer:
             session.stop_writer()
 
     async def _converse(self, session: Session) -> None:
-        assembly: tuple[Push, Assembly] | None = None
+        inbox = PushInbox()
         attempt = 0
         async for header, payload in session.frames():
             body = header.WhichOneof("body")
@@ -191,18 +190,11 @@ class ParameterServer:
                 return
             match body:
                 case "push":
-                    if len(payload) != header.push.bytes:
-                        if header.push.offset == 0 or assembly is None:
-                            assembly = (header.push, Assembly(self._slice_bytes(header.push)))
-                        if not assembly[1].add(header.push.offset, payload):
-                            continue
-                        data: bytes | bytearray | memoryview = assembly[1].data
-                        assembly = None
-                    else:
-                        data = payload
-                    self._pushed(session, header.push, data)
+                    data = inbox.take(header.push, payload, self._held)
+                    if data is not None:
+                        self._pushed(session, header.push, data)
                 case "want":
-                    self._wanted(session, header.want.version)
+                    self._outbox.want(session, header.want.version, self._held)
                 case "lease_request" if self._keeper is not None:
                     self._keeper.lease_wanted(session.peer)
                 case "renew" if self._keeper is not None:
@@ -233,13 +225,6 @@ class ParameterServer:
             raise FrameError("this server holds no slice yet")
         return self._slice
 
-    def _slice_bytes(self, push: Push) -> int:
-        """Size of a push that comes in chunks, before memory is set aside for it."""
-        size = 4 * (self._held.end - self._held.begin)
-        if push.bytes != size:
-            raise FrameError(f"a push of {push.bytes} bytes to a slice of {size}")
-        return size
-
     async def _reached(self, attempt: int) -> None:
         """Waits until this server serves the attempt (or a later one)."""
         async with self._attempt_reached:
@@ -259,15 +244,13 @@ class ParameterServer:
             self._slice = loaded
             self._shared = 0
             self._attempt = attempt
-            self._frames = (-1, [])
+            self._outbox.restart(attempt)
             if order.index != 0 and self._keeping is not None:
                 self._keeping.cancel()
                 self._keeper = None
             async with self._attempt_reached:
                 self._attempt_reached.notify_all()
             logger.info("attempt %d: elements %d to %d at version %d", attempt, begin, end, loaded.version)
-        for session in list(self._wants):  # of older attempts: their workers get a new membership
-            self._wants.pop(session)
 
     def _load(self, url: str, begin: int, end: int) -> ParameterSlice:
         job = self._job
@@ -303,7 +286,7 @@ class ParameterServer:
         if push.lease and self._keeper is not None:
             self._keeper.lease_wanted(session.peer)
         if push.want:
-            self._wanted(session, push.want)
+            self._outbox.want(session, push.want, held)
         self._advance()
 
     def _committed(self, order: Commit) -> None:
@@ -338,10 +321,7 @@ class ParameterServer:
         held = self._held
         self._share()
         while held.advance():
-            for session, version in list(self._wants.items()):
-                if version <= held.version:
-                    del self._wants[session]
-                    session.send_frames(self._parameter_frames())
+            self._outbox.send(held)
             if self._keeper is None and self._book_session is not None:
                 self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.version)))
             elif self._keeper is not None and held.reduced is not None:
@@ -361,26 +341,6 @@ class ParameterServer:
             self._shared = step
             message = Share(step=step, sums=[encoded(value) for value in share])
             self._book_session.send(Header(attempt=self._attempt, share=message))
-
-    def _wanted(self, session: Session, version: int) -> None:
-        if version <= self._held.version:
-            session.send_frames(self._parameter_frames())
-        else:
-            self._wants[session] = version
-
-    def _parameter_frames(self) -> list[bytes]:
-        held = self._held
-        if self._frames[0] != held.version:
-            data = held.parameters.data.cast("B")
-
-            def header(offset: int) -> Header:
-                return Header(
-                    attempt=self._attempt,
-                    parameters=Parameters(version=held.version, offset=offset, bytes=len(data)),
-                )
-
-            self._frames = (held.version, list(chunked(header, data)))
-        return self._frames[1]
 
     def _weights(self) -> bytes:
         return self._held.parameters.tobytes()

@@ -42,7 +42,7 @@ class Expected:
 def test_a_training_that_is_killed_at_fifty_moments(tmp_path: Path) -> None:
     random_moment = random.Random(20)
     expected, place = Expected(), str(tmp_path / "c")
-    killed_in: dict[str, int] = {"": 0}
+    killed_in: dict[str, int] = {}
     writer = subprocess.Popen(
         [sys.executable, "-m", "tests.executor.checkpoint_writer", place, str(PARAMETERS)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -70,7 +70,7 @@ def test_a_training_that_is_killed_at_fifty_moments(tmp_path: Path) -> None:
             for remain in remains(place):
                 killed_in[remain] = killed_in.get(remain, 0) + 1
         assert checkpoint.newest(place) is not None
-        assert sum(killed_in.values()) > KILLS / 5, f"hardly a kill has hit a checkpoint being written: {killed_in}"
+        assert sum(killed_in.values()) >= KILLS / 10, f"hardly a kill has hit a checkpoint being written: {killed_in}"
         assert checkpoint.steps(place)[-1] > KILLS / 2, "hardly a training has got anywhere"
     finally:
         writer.stdin.close()
