@@ -10,7 +10,7 @@ harm, since the results are identical and the second is dropped.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum, auto
 
 from compute import TrainingSpec
@@ -53,6 +53,8 @@ class LeaseBook:
         epoch_digest: int,
         checkpoints: bool,
         start: Resumable,
+        written: Collection[int] | None = None,
+        expected_workers: int = 1,
     ) -> None:
         """
         Args:
@@ -63,6 +65,8 @@ class LeaseBook:
             epoch_digest: what the digest of a complete epoch must be.
             checkpoints: whether checkpoints have a place to go to.
             start: where to begin.
+            written: steps of checkpoints that exist; by default that of `start`.
+            expected_workers: how many will be there at once: blocks of the first step are cut for so many at least.
         """
         self.spec = spec
         self.plan = plan
@@ -79,7 +83,9 @@ class LeaseBook:
         self._validation: ValidationRound | None = None
         self._last_commit: float | None = None
         self._unwritten: set[int] = set()
-        self._written: set[int] = {start.step} if start.step else set()
+        self._written: set[int] = set(written) if written is not None else {start.step} if start.step else set()
+        self._expected_workers = expected_workers
+        self._claims: dict[str, tuple[int, Node]] = {}  # gradients that workers have already
         self._stopping: control.Finished.Reason | None = None
         self._begun = False
 
@@ -108,22 +114,35 @@ class LeaseBook:
 
     # --- what may happen --------------------------------------------------------------------------------------------
 
-    def begin(self, now: float) -> list[Action]:
-        """Every server holds its slice at the version of the start."""
+    def begin(self, now: float, validated: bool = False) -> list[Action]:
+        """Every server holds its slice at the version of the start, or the next one.
+
+        Args:
+            validated: the validation that follows the commit of the start is done, or there is none.
+        """
         self._begun = True
         self._last_commit = now
         if self.committed or self.spec.inference:  # resumed: what followed that commit may not have happened yet
-            return self._after_commit(now)
+            return self._go_on(now) if validated else self._after_commit(now)
         return self._begin_step(now)
 
-    def worker_joined(self, worker: str, micro_batch_s: float, now: float) -> list[Action]:
-        """A worker has connected; it may have been here before."""
+    def worker_joined(
+        self, worker: str, micro_batch_s: float, now: float, claim: tuple[int, Node] | None = None
+    ) -> list[Action]:
+        """A worker has connected; it may have been here before.
+
+        Args:
+            claim: step and node of a gradient that it has, or is computing: it gets that block, if it can be had.
+        """
         actions = self.worker_left(worker, now)
         self._leases.joined(worker, micro_batch_s)
+        if claim is not None:
+            self._claims[worker] = claim
         return actions
 
     def worker_left(self, worker: str, now: float) -> list[Action]:
         """A worker's connection is gone: what it held is free again at once."""
+        self._claims.pop(worker, None)
         return self._assign(now) if self._leases.left(worker) else []
 
     def lease_wanted(self, worker: str, now: float) -> list[Action]:
@@ -213,7 +232,8 @@ class LeaseBook:
         self.phase = Phase.TRAINING
         self.step = self.committed + 1
         leaves = self.plan.leaves(self.step)
-        self._nodes = lease_nodes(leaves, lease_level(leaves, max(self._leases.active, 1)))
+        self._nodes = lease_nodes(leaves, lease_level(leaves, max(self._leases.active, self._expected_workers)))
+        self._expected_workers = 1
         spans = [node.leaves(leaves) for node in self._nodes]
         self._leases.open([last - first for first, last in spans])
         self._prepared.clear()
@@ -226,7 +246,14 @@ class LeaseBook:
     def _assign(self, now: float) -> list[Action]:
         if not self._begun or self.phase not in (Phase.TRAINING, Phase.VALIDATING):
             return []
-        return [GiveLease(worker, self._grant(lease)) for worker, lease in self._leases.assign(now)]
+        return [GiveLease(worker, self._grant(lease)) for worker, lease in self._leases.assign(now, self._claimed())]
+
+    def _claimed(self) -> dict[str, int]:
+        """Blocks whose gradients workers have, by worker."""
+        if self.phase is not Phase.TRAINING:
+            return {}
+        blocks = {node: block for block, node in enumerate(self._nodes)}
+        return {w: blocks[node] for w, (step, node) in self._claims.items() if step == self.step and node in blocks}
 
     def _grant(self, lease: Lease) -> Grant:
         grant = Grant(lease_s=lease.deadline - lease.granted)

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -152,13 +152,22 @@ class Leases:
         self._free.extend(sorted(self.done))
         self.done.clear()
 
-    def assign(self, now: float) -> list[tuple[str, Lease]]:
-        """Gives free blocks to waiting workers."""
+    def assign(self, now: float, claimed: Mapping[str, int]) -> list[tuple[str, Lease]]:
+        """Gives free blocks to waiting workers.
+
+        Args:
+            claimed: blocks whose results workers have already, by worker: each is given its own, and that of a worker
+                that does not wait only if there is no other.
+        """
         given = []
         while self._free and self._waiting:
             worker = next(iter(self._waiting))
             del self._waiting[worker]
-            block = self._free.popleft()
+            unclaimed = (block for block in self._free if block not in claimed.values())
+            block = claimed.get(worker, -1)
+            if block not in self._free:
+                block = next(unclaimed, self._free[0])
+            self._free.remove(block)
             size = self._sizes[block]
             lease = Lease(block, size, now, now + self.lease_s(size))
             self._workers[worker].lease = lease

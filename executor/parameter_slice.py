@@ -99,6 +99,16 @@ class ParameterSlice:
         self._holds -= 1
 
     @property
+    def last_rates(self) -> Sequence[float] | None:
+        """The learning rates last told; None where the update knows them by itself."""
+        return self._rates[1] if self._told_rates else None
+
+    @property
+    def last_totals(self) -> tuple[int, Sequence[float], float]:
+        """The totals last told, with their step (0: none yet) and its mean loss."""
+        return self._totals
+
+    @property
     def complete(self) -> Partial | None:
         """Value of the next step's tree, once it is complete and nothing but totals is missing; else None."""
         step = self.version + 1
@@ -120,13 +130,21 @@ class ParameterSlice:
         gradient, step = self.complete, self.version + 1
         if gradient is None or self._holds or (self.update.needs_sums and self._totals[0] != step):
             return False
-        rates = self._rates[1] if self._told_rates else None
+        self._apply(gradient)
+        return True
+
+    def replay(self, gradient: Partial) -> None:
+        """Applies the next step's gradient, which another server has reduced and applied: this is its replica."""
+        self.committed = self.version  # or it had not been applied there
+        self._apply(gradient)
+
+    def _apply(self, gradient: Partial) -> None:
+        step = self.version + 1
         totals, loss = (self._totals[1], self._totals[2]) if self.update.needs_sums else ((), 0.0)
         self.update.apply(
-            self.parameters, gradient.gradient, step, self._plan.epoch(step), rates, totals, loss
+            self.parameters, gradient.gradient, step, self._plan.epoch(step), self.last_rates, totals, loss
         )  # fmt: skip
         self.version = step
         self.reduced = gradient
         self._share = None
         self._tree = ReductionTree(self._plan.leaves(step + 1))
-        return True

@@ -22,14 +22,20 @@ from executor.data_path import ParameterOutbox, PushInbox
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
 from executor.reduction_tree import Node, Partial
+from executor.replica import Replica
+from executor.replication import Replication, totals_message
 from executor.session import Session, SessionClosed, authenticate
 from executor.step_plan import slice_bounds
 from executor.sum_message import encoded
 from proto import control_pb2 as control
 from proto.checkpoint_pb2 import CheckpointPart
 from proto.exchange_pb2 import (
+    Applied,
+    Bookmark,
     Commit,
+    Follow,
     Header,
+    Holding,
     Part,
     Prepared,
     Push,
@@ -59,13 +65,20 @@ class ParameterServer:
         self._task_id = task_id
         self._secret = secret
         self._tell_driver = tell_driver
-        self._attempt = 0
+        self._attempt = 0  # that the slice is of
+        self._promised = 0  # frames of attempts before this one are refused
+        self._place = (0, 0)  # index of the slice, number of servers; (_, 0): none yet
+        self._told = -1  # the last version that the lease book was told of
+        self._bookmark: Bookmark | None = None  # where the lease book was when another process kept it
         self._slice: ParameterSlice | None = None
         self._shared = 0  # the last step whose share of sums was sent on the book session
         self._attempt_reached = asyncio.Condition()
         self._restoring = asyncio.Lock()
         self._sessions: set[Session] = set()
         self._checkpointing = Checkpointing(self._advance)
+        self._replication = Replication(
+            secret, tell_driver, lambda: self._held, self._marked, self._reached, moved=self._moved
+        )
         self._outbox = ParameterOutbox()
         self._keeper: BookKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -95,6 +108,7 @@ class ParameterServer:
         finally:
             if self._keeping is not None:
                 self._keeping.cancel()
+            self._replication.stop()
             for session in list(self._sessions):
                 session.abort()
             await self._grpc.stop(GRACE_S)
@@ -102,13 +116,23 @@ class ParameterServer:
     def joined(self, membership: control.Membership) -> None:
         """The driver says who serves."""
         mine = next((s for s in membership.servers if s.task_id == self._task_id), None)
-        if mine is None or mine.index != 0 or (self._keeper and self._keeper.attempt >= membership.attempt):
+        if mine is None or membership.attempt < self._promised:
             return
+        if mine.index == 0 and (self._keeper is None or self._keeper.attempt < membership.attempt):
+            self._keep_book(membership)
+        self._replication.named(mine, len(membership.servers), membership.attempt)
+
+    def _keep_book(self, membership: control.Membership) -> None:
+        self._bookmark = self._marked()
+        self._promised = membership.attempt
         if self._keeping is not None:
             self._keeping.cancel()
         self._keeper = BookKeeper(
             self._job, membership, self._secret, self._tell_driver,
+            holding=self._holding,
+            bookmark=self._marked,
             restore=lambda order: self._restore(membership.attempt, order),
+            begun=self._tell_again,
             committed=self._committed,
             rates=self._rates_told,
             totals=self._totalled,
@@ -173,17 +197,35 @@ class ParameterServer:
 
     async def _converse(self, session: Session) -> None:
         inbox = PushInbox()
+        following: Replica | None = None
         attempt = 0
         async for header, payload in session.frames():
             body = header.WhichOneof("body")
             if attempt == 0:  # the first frame says who this is
                 attempt = header.attempt
-                if body == "restore":
-                    await self._restore(attempt, header.restore)
-                elif body == "join":
+                if body not in ("restore", "join", "survey", "follow"):
+                    raise FrameError(f"a stream begins with Join, Survey, Restore or Follow, not with {body}")
+                if body == "join":
                     await self._reached(attempt)
-                else:
-                    raise FrameError(f"a stream begins with Join or Restore, not with {body}")
+            if header.attempt < self._promised or header.attempt != attempt:
+                session.refuse(self._promised, Refusal.STALE_ATTEMPT, reason=f"this is attempt {self._promised}")
+                await session.drain(GRACE_S)
+                return
+            match body:
+                case "survey":
+                    self._promised = attempt
+                    session.send(Header(attempt=attempt, holding=self._holding()))
+                    continue
+                case "restore":
+                    await self._restore(attempt, header.restore)
+                case "follow":
+                    self._promised = attempt
+                    following = self._following(header.follow)
+                    session.send(Header(attempt=attempt, holding=self._holding()))
+                    continue
+                case "state" | "apply" if following is not None:
+                    self._follow(session, following, header, payload)
+                    continue
             if header.attempt != self._attempt or attempt != self._attempt:
                 session.refuse(self._attempt, Refusal.STALE_ATTEMPT, reason=f"this is attempt {self._attempt}")
                 await session.drain(GRACE_S)
@@ -204,10 +246,11 @@ class ParameterServer:
                 case "join":
                     session.peer = header.join.task_id
                     if self._keeper is not None:
-                        self._keeper.joined(session.peer, session, header.join.micro_batch_s)
+                        self._keeper.joined(session.peer, session, header.join)
                 case "restore":
                     self._book_session = session
-                    session.send(Header(attempt=attempt, restored=Restored(version=self._held.version)))
+                    version = self._held.version if self._replication.safe(self._held.version) else self._told
+                    session.send(Header(attempt=attempt, restored=Restored(version=version)))
                     self._shared = 0  # what was said before may be lost
                     self._advance()
                 case "commit":
@@ -232,17 +275,42 @@ class ParameterServer:
 
     # --- the slice --------------------------------------------------------------------------------------------------
 
+    def _holding(self) -> Holding:
+        """What this server could go on with."""
+        if self._slice is None:
+            return Holding()
+        index, servers = self._place
+        totals = totals_message(self._slice)
+        return Holding(index=index, servers=servers, version=self._slice.version, totals=totals)
+
+    def _marked(self) -> Bookmark | None:
+        """Where the lease book is, for whoever may have to go on with it; None on a server that does not keep it."""
+        mark = self._keeper.bookmark if self._keeper is not None else None
+        if mark is None:
+            mark = self._bookmark
+        if mark is None or self._slice is None:
+            return None
+        mark.step = self._slice.version
+        if self._slice.reduced is not None:
+            value = self._slice.reduced
+            mark.loss, mark.samples, mark.digest = value.loss, value.samples, value.digest
+        return mark
+
     async def _restore(self, attempt: int, order: Restore) -> None:
         async with self._restoring:
+            self._promised = max(self._promised, attempt)
             if attempt <= self._attempt:
                 return
             job = self._job
-            begin, end = slice_bounds(job.parameters, order.servers, order.index)
-            loaded = await asyncio.to_thread(self._load, order.checkpoint, begin, end)
-            if attempt <= self._attempt:
-                return
-            self._slice = loaded
+            if not order.keep:
+                begin, end = slice_bounds(job.parameters, order.servers, order.index)
+                loaded = await asyncio.to_thread(self._load, order.checkpoint, begin, end)
+                if attempt < self._promised:
+                    return
+                self._slice, self._place = loaded, (order.index, order.servers)
+            held = self._held
             self._shared = 0
+            self._told = held.version - 1
             self._attempt = attempt
             self._outbox.restart(attempt)
             if order.index != 0 and self._keeping is not None:
@@ -250,7 +318,9 @@ class ParameterServer:
                 self._keeper = None
             async with self._attempt_reached:
                 self._attempt_reached.notify_all()
-            logger.info("attempt %d: elements %d to %d at version %d", attempt, begin, end, loaded.version)
+            how = "goes on" if order.keep else "begins"
+            place = f"elements {held.begin} to {held.end}"
+            logger.info("attempt %d: %s, %s at version %d", attempt, place, how, held.version)
 
     def _load(self, url: str, begin: int, end: int) -> ParameterSlice:
         job = self._job
@@ -322,11 +392,50 @@ class ParameterServer:
         self._share()
         while held.advance():
             self._outbox.send(held)
-            if self._keeper is None and self._book_session is not None:
-                self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.version)))
-            elif self._keeper is not None and held.reduced is not None:
-                self._keeper.prepared(held.version, held.reduced)
+            self._replication.applied(held)
             self._share()
+        self._tell_prepared()
+
+    def _tell_prepared(self) -> None:
+        """Tells the lease book of a new version, once the replica has it."""
+        held = self._held
+        if held.version <= self._told or not self._replication.safe(held.version):
+            return
+        if self._keeper is not None and (mark := self._marked()) is not None:
+            self._told = held.version
+            self._keeper.prepared(held.version, mark.loss, mark.samples, mark.digest)
+        elif self._keeper is None and self._book_session is not None:
+            self._told = held.version
+            self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.version)))
+
+    def _tell_again(self) -> None:
+        """The book goes on with what the servers held, and does not know yet what this one has."""
+        self._told = self._held.version - 1
+        self._shared = 0
+        self._advance()
+
+    def _moved(self) -> None:
+        """Replication has got further."""
+        if self._slice is not None and self._attempt:
+            self._advance()
+
+    # --- as a replica -----------------------------------------------------------------------------------------------
+
+    def _following(self, follow: Follow) -> Replica:
+        place = (follow.index, follow.servers)
+        if self._place != place:
+            self._slice, self._place, self._bookmark = None, place, None
+        return Replica(self._job, follow, self._slice, self._bookmark)
+
+    def _follow(self, session: Session, replica: Replica, header: Header, payload: memoryview) -> None:
+        """Takes a frame of the server that this is the replica of."""
+        if header.WhichOneof("body") == "state":
+            done = replica.take_state(header.state, payload)
+        else:
+            done = replica.take_step(header.apply, payload)
+        if done and replica.held is not None:
+            self._slice, self._bookmark = replica.held, replica.bookmark
+            session.send(Header(attempt=header.attempt, applied=Applied(version=replica.held.version)))
 
     def _share(self) -> None:
         """Says this slice's share of the next step's sums, once it is known."""

@@ -74,6 +74,8 @@ class Worker:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._computer: LeaseComputer | None = None
         self._micro_batch_s = 0.0
+        self.loaded = -1  # version of the parameters in the lease computer; of whatever attempt, for the bits are equal
+        self.computed = Grant()  # the last whose gradient was computed, or is
         self._membership: control.Membership | None = None
         self._changed = asyncio.Event()
 
@@ -136,7 +138,9 @@ class Worker:
 
     def join(self, attempt: int) -> Header:
         """First frame to every server."""
-        return Header(attempt=attempt, join=Join(task_id=self._task_id, micro_batch_s=self._micro_batch_s))
+        join = Join(task_id=self._task_id, micro_batch_s=self._micro_batch_s)
+        join.step, join.level, join.index = self.computed.step, self.computed.level, self.computed.index
+        return Header(attempt=attempt, join=join)
 
     def connect(self, server: control.Server) -> Connection:
         """To one of the servers."""
@@ -162,7 +166,6 @@ class _Attendance:
         self._sessions: list[Session] = []
         self._grants: asyncio.Queue[Grant] = asyncio.Queue()
         self._arrived = asyncio.Event()
-        self._loaded = -1
         self._renewed = 0.0
 
     async def run(self) -> None:
@@ -217,6 +220,7 @@ class _Attendance:
                 self._request_lease()
             elif grant.kind == Grant.TRAIN:
                 progress = self._progress(grant)
+                self._worker.computed = grant
                 self._push(grant, await self._worker.compute(LeaseComputer.train, grant, progress))
             else:
                 progress = self._progress(grant)
@@ -227,7 +231,7 @@ class _Attendance:
 
     async def _obtain(self, version: int) -> bool:
         """Loads the parameters of `version`; False when the servers are past it."""
-        if self._loaded == version:
+        if self._worker.loaded == version:
             return True
         while True:
             self._arrived.clear()
@@ -239,8 +243,9 @@ class _Attendance:
                 return False
             if all(inbox.version == version for inbox in self._inboxes):
                 slices = [inbox.data for inbox in self._inboxes]
+                self._worker.loaded = -1  # should this be interrupted, the thread goes on
                 await self._worker.compute(LeaseComputer.load_parameters, slices)
-                self._loaded = version
+                self._worker.loaded = version
                 return True
             await self._arrived.wait()
 

@@ -37,6 +37,10 @@ cli.add_command(cluster)
 @click.option("--master", default="local[1]", show_default=True, help="local[N], HOST:PORT or zk://HOST:PORT,.../PATH.")
 @click.option("--workers", type=click.IntRange(1, 10_000), help="Default: one per agent of local[N], else 1.")
 @click.option("--servers", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Parameter servers.")
+@click.option(
+    "--server-replicas", type=click.IntRange(0, 1), default=0, show_default=True,
+    help="Live copies of each server: with 1, a lost server costs no replay.",
+)
 @click.option("--cpus-per-worker", type=click.FloatRange(0.1), default=1.0, show_default=True)
 @click.option("--mem-per-worker", type=click.FloatRange(32), default=1024.0, show_default=True, help="MB.")
 @click.option("--resume", is_flag=True, help="Continue from the newest complete checkpoint of the job.")
@@ -57,6 +61,7 @@ def run(
     master: str,
     workers: int | None,
     servers: int,
+    server_replicas: int,
     cpus_per_worker: float,
     mem_per_worker: float,
     resume: bool,
@@ -80,6 +85,7 @@ def run(
         master=master,
         workers=workers,
         servers=servers,
+        server_replicas=server_replicas,
         cpus_per_worker=cpus_per_worker,
         mem_per_worker_mb=mem_per_worker,
         resume=resume,

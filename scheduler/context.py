@@ -29,6 +29,7 @@ class RunOptions:
     master: str = "local[1]"
     workers: int | None = None  #: default: one per agent of local[N], else 1
     servers: int = 1
+    server_replicas: int = 0
     cpus_per_worker: float = DEFAULT_WORKER_NEED.cpus
     mem_per_worker_mb: float = DEFAULT_WORKER_NEED.mem_mb
     resume: bool = False

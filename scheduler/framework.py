@@ -18,6 +18,7 @@ from scheduler.job_state import JobState
 from scheduler.launching import Launching
 from scheduler.outcome import Outcome
 from scheduler.plan import JobPlan, Patience
+from scheduler.slots import Task
 from scheduler.supervision import Supervision
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -46,16 +47,17 @@ class Framework:
             ev.Disconnected: self._on_disconnected,
             ev.Offers: self._launching.on_offers,
             ev.Rescinded: lambda event, now: None,  # no offer is kept; a launch on it ends as TASK_DROPPED
-            ev.StatusUpdate: self._supervision.on_status,
+            ev.StatusUpdate: self._on_status,
             ev.AgentLost: self._supervision.on_agent_lost,
             ev.ExecutorLost: self._supervision.on_executor_lost,
             ev.MesosError: self._on_mesos_error,
-            ev.LaunchFailed: self._supervision.on_launch_failed,
+            ev.LaunchFailed: self._on_launch_failed,
             ev.AgentTotals: self._launching.on_totals,
             ev.TornDown: lambda event, now: self.ending.torn_down(),
             ev.HelloReceived: self._on_hello,
             ev.StreamLost: self._on_stream_lost,
             ev.ProgressReceived: self._on_progress,
+            ev.ReplicatedReceived: self._on_replicated,
             ev.FailureReceived: self._on_failure,
             ev.FinishedReceived: lambda event, now: self.ending.finish(event.finished, now),
             ev.Tick: self._on_tick,
@@ -127,16 +129,40 @@ class Framework:
             self.ending.send_stop(task)
             return
         job.do(act.Send(task.task_id, self._job_message()))
-        members = job.members.renewed(job.slots.of("server"))
-        receivers = [task] if members == job.members else [t for _, t in job.slots.tasks() if t.attached]
-        job.members = members
-        if members.complete(job.slots.of("server")):  # else they hear of the next attempt
-            for receiver in receivers:
-                job.do(act.Send(receiver.task_id, members.message(job.plan.workers)))
-            if any(slot.joined() for slot in job.slots.of("worker")):
-                job.mark("hello")
-        if self.phase is Phase.STOPPING and slot.keeps_book():
-            self.ending.send_stop(task)
+        self._renew_members(task)
+
+    def _renew_members(self, newcomer: Task | None = None) -> None:
+        """Tells everybody who serves, if that has changed; else only the newcomer."""
+        job = self.job
+        before, job.members = job.members, job.members.renewed(job.slots.seats())
+        told = (before.servers, before.replicas) == (job.members.servers, job.members.replicas)
+        receivers = [task for task in (newcomer,) if task] if told else [t for _, t in job.slots.tasks() if t.attached]
+        if not job.members.complete(job.slots.seats()):
+            return  # they hear of the next attempt
+        for receiver in receivers:
+            job.do(act.Send(receiver.task_id, job.members.message(job.plan.workers)))
+        if any(slot.joined() for slot in job.slots.of("worker")):
+            job.mark("hello")
+        for receiver in receivers if self.phase is Phase.STOPPING else ():
+            news = receiver is newcomer or before.attempt < job.members.attempt
+            if news and job.members.keeps_book(receiver.task_id):
+                self.ending.send_stop(receiver)
+
+    def _on_replicated(self, event: ev.ReplicatedReceived, now: float) -> None:
+        self.job.members = self.job.members.replicated(event.task_id, event.replica)
+
+    def _on_status(self, event: ev.StatusUpdate, now: float) -> None:
+        self._supervision.on_status(event, now)
+        self._promote()
+
+    def _on_launch_failed(self, event: ev.LaunchFailed, now: float) -> None:
+        self._supervision.on_launch_failed(event, now)
+        self._promote()
+
+    def _promote(self) -> None:
+        """Has replicas take the places of servers that are gone, and servers wait no more for replicas that are."""
+        if self.job.plan.server_replicas and self.job.members.attempt and not self.ending.begun:
+            self._renew_members()
 
     def _job_message(self) -> control_pb2.DriverMessage:
         plan = self.job.plan
@@ -161,7 +187,9 @@ class Framework:
             job.mark("first step")
             if report.attempt > self._attempt_reported:
                 self._attempt_reported = report.attempt
-                job.note(f"servers complete again (attempt {report.attempt}): replay from step {report.step}")
+                kept = job.plan.server_replicas and report.step >= job.step
+                what = "going on with" if kept else "replay from"
+                job.note(f"servers complete again (attempt {report.attempt}): {what} step {report.step}")
             if report.step > job.step:
                 job.step, job.epoch = report.step, report.epoch
                 self._supervision.progressed()
@@ -194,6 +222,7 @@ class Framework:
         if not job.connected or self.ending.begun:
             return
         self._supervision.check(now)
+        self._promote()
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()
         if due:

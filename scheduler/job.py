@@ -122,6 +122,7 @@ class Job:
             job_id=_job_id(),
             workers=options.workers or default_workers,
             servers=options.servers,
+            server_replicas=options.server_replicas,
             control="",  # known once the driver listens
             secret=new_secret(),
             python=options.python,

@@ -64,7 +64,7 @@ class Launching:
         for slot, task in self._job.slots.tasks():
             known = result.get(task.agent_id, Occupancy(task.hostname))
             result[task.agent_id] = Occupancy(
-                known.hostname, known.servers + (slot.role == "server"), known.workers + (slot.role == "worker")
+                known.hostname, known.servers + (slot.role != "worker"), known.workers + (slot.role == "worker")
             )
         for agent_id in self._job.executors.by_agent:
             known = result.get(agent_id, Occupancy(agent_id))

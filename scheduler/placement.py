@@ -1,7 +1,8 @@
 """Which task goes to which agent: offers and needs in, launches out. Pure.
 
 Servers first, because without all of them nothing trains, and spread over hosts, because a lost host should take as
-little state as possible. Then workers, each to the agent of the fewest workers, so that they share the cores.
+little state as possible. Then their replicas, each on another host than its server if there is one. Then workers, each
+to the agent of the fewest workers, so that they share the cores.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.resources import NOTHING, Need, Resources
+
+_ORDER = {"server": 0, "replica": 1, "worker": 2}
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,10 @@ class AgentOffer:
 class Want:
     """A slot that needs a task."""
 
-    role: str  #: "server" or "worker"
+    role: str  #: "server", "replica" or "worker"
     index: int
     need: Need
+    apart_from: str = ""  #: host that is as good as lost if it is the same: that of a replica's server
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Occupancy:
     """What of the job runs on an agent already."""
 
     hostname: str
-    servers: int = 0
+    servers: int = 0  #: and replicas
     workers: int = 0
     executor: bool = False
 
@@ -64,7 +68,7 @@ def place(
     executor_need: Need,
     running: Mapping[str, Occupancy],
 ) -> list[Placement]:
-    """Fits as many wants as possible, in the order servers, workers, each by index.
+    """Fits as many wants as possible, in the order servers, replicas, workers, each by index.
 
     Args:
         wants: slots to fill.
@@ -82,11 +86,12 @@ def place(
     workers = {agent_id: running[agent_id].workers if agent_id in running else 0 for agent_id in hosts}
     has_executor = {agent_id for agent_id, occupancy in running.items() if occupancy.executor}
     placements: dict[str, Placement] = {}
+    seats: dict[int, str] = {}  # index of a server -> host it or its replica was placed on
 
     def servers_on_host(offer: AgentOffer) -> int:
         return sum(count for agent_id, count in servers.items() if hosts[agent_id] == offer.hostname)
 
-    for want in sorted(wants, key=lambda want: (want.role != "server", want.index)):
+    for want in sorted(wants, key=lambda want: (_ORDER[want.role], want.index)):
         candidates = []
         for offer in offers:
             placement = placements.get(offer.agent_id)
@@ -96,10 +101,16 @@ def place(
                 candidates.append((offer, left, fresh))
         if not candidates:
             continue
-        if want.role == "server":
+        if want.role != "worker":
+            apart_from = want.apart_from or seats.get(want.index, "")
             offer, left, fresh = min(
-                candidates, key=lambda c: (servers_on_host(c[0]), servers[c[0].agent_id], -c[1].cpus, c[0].agent_id)
-            )
+                candidates,
+                key=lambda c: (
+                    c[0].hostname == apart_from, servers_on_host(c[0]), servers[c[0].agent_id], -c[1].cpus,
+                    c[0].agent_id,
+                ),
+            )  # fmt: skip
+            seats[want.index] = offer.hostname
         else:
             offer, left, fresh = min(
                 candidates,
@@ -111,7 +122,7 @@ def place(
         placement = placements[offer.agent_id]
         taken, placement.left = _take(placement.left, want.need)
         placement.launches.append(Launch(want, taken))
-        servers[offer.agent_id] += want.role == "server"
+        servers[offer.agent_id] += want.role != "worker"
         workers[offer.agent_id] += want.role == "worker"
     return list(placements.values())
 

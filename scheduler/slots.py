@@ -37,7 +37,7 @@ class Task:
 
 @dataclass
 class Slot:
-    """A place in the job: "worker 2", "server 0"."""
+    """A place in the job: "worker 2", "server 0", "replica 0"."""
 
     role: str
     index: int
@@ -55,10 +55,6 @@ class Slot:
         self.incarnation += 1
         return f"{plan.job_id}.{self.role}-{self.index}.{self.incarnation}"
 
-    def keeps_book(self) -> bool:
-        """Its task keeps the lease book: what is said to the job as a whole is said to it."""
-        return self.role == "server" and self.index == 0
-
     def joined(self) -> bool:
         """It has a live task that has said hello (whose stream may be broken at the moment)."""
         return self.task is not None and self.task.hello is not None
@@ -73,11 +69,15 @@ class Slots:
     retired: set[str] = field(default_factory=set)  #: ids of tasks given up; if one shows up again it is killed
 
     def __post_init__(self) -> None:
-        for role in ("server", "worker"):
+        for role in ("server", "replica", "worker"):
             self.all += [Slot(role, index) for index in range(self.plan.count(role))]
 
     def of(self, role: str) -> list[Slot]:
         return [slot for slot in self.all if slot.role == role]
+
+    def seats(self) -> list[Slot]:
+        """Those of servers and replicas."""
+        return [slot for slot in self.all if slot.role != "worker"]
 
     def tasks(self) -> Iterator[tuple[Slot, Task]]:
         """Slots with a live task."""
@@ -95,10 +95,15 @@ class Slots:
     def wants(self, now: float) -> list[Want]:
         """Empty slots whose back-off is over."""
         return [
-            Want(slot.role, slot.index, self.plan.need(slot.role))
+            Want(slot.role, slot.index, self.plan.need(slot.role), self._other_host(slot))
             for slot in self.all
             if slot.task is None and slot.not_before <= now
         ]
+
+    def _other_host(self, slot: Slot) -> str:
+        """Where the other one of a server and its replica runs."""
+        others = (other for other in self.all if slot.role != "worker" != other.role and other.index == slot.index)
+        return next((other.task.hostname for other in others if other is not slot and other.task), "")
 
     def slot(self, role: str, index: int) -> Slot:
         return next(slot for slot in self.all if slot.role == role and slot.index == index)

@@ -1,0 +1,204 @@
+"""A server's side of the connection to its replica.
+
+The replica gets everything the server holds once, and from then on every step's reduced gradient, which it applies
+itself: the same bits come out at half the bytes of parameters and momentum. Once it holds what the server holds, the
+server acknowledges no step that the replica has not acknowledged, even while the connection is broken: until the driver
+takes the replica out of the membership the replica may have taken the server's place.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+
+from executor.parameter_slice import ParameterSlice
+from executor.session import Connection, Session, SessionClosed
+from proto import control_pb2 as control
+from proto.exchange_pb2 import Apply, Bookmark, Follow, Header, Holding, State, Totals
+from proto.frames import FrameError, chunked
+
+RECONNECT_S = 0.3
+
+logger = logging.getLogger(__name__)
+
+
+class Follower:
+    """What a server knows of its replica. A pure state machine.
+
+    absent --named--> behind --acknowledged what the server holds--> in step --another named, or none--> behind, absent
+    """
+
+    def __init__(self) -> None:
+        self.task_id = ""
+        self.in_step = False
+        self._acknowledged = -1
+
+    def named(self, task_id: str) -> bool:
+        """The driver says who the replica is ("": nobody); True if that is news."""
+        if task_id == self.task_id:
+            return False
+        self.task_id, self.in_step, self._acknowledged = task_id, False, -1
+        return True
+
+    def acknowledged(self, version: int, held: int) -> bool:
+        """The replica holds a version, the server another or the same; True if it is in step from now on."""
+        self._acknowledged = version
+        if self.in_step or version != held:
+            return False
+        self.in_step = True
+        return True
+
+    def safe(self, version: int) -> bool:
+        """Whether the version would outlive the server, as far as that is asked for."""
+        return not self.in_step or self._acknowledged >= version
+
+
+class Replication:
+    """Keeps the replica up to date, if there is one. Lives in the event loop of its server."""
+
+    def __init__(
+        self,
+        secret: str,
+        tell_driver: Callable[[control.TaskMessage], None],
+        held: Callable[[], ParameterSlice],
+        bookmark: Callable[[], Bookmark | None],
+        reached: Callable[[int], Awaitable[None]],
+        moved: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            held: the server's slice.
+            bookmark: what the replica must know of the lease book.
+            reached: waits until the server holds its slice for an attempt.
+            moved: called when a step may have become possible, or safe.
+        """
+        self._secret = secret
+        self._tell_driver = tell_driver
+        self._held = held
+        self._bookmark = bookmark
+        self._reached = reached
+        self._moved = moved
+        self._follower = Follower()
+        self._session: Session | None = None  # of a replica that only needs the steps to come
+        self._keeping: asyncio.Task[None] | None = None
+        self._attempt = 0
+
+    def named(self, server: control.Server, servers: int, attempt: int) -> None:
+        """The driver says who the replica is, in which attempt."""
+        if not self._follower.named(server.replica_task_id) and attempt == self._attempt:
+            return
+        self._attempt = attempt
+        self.stop()
+        if self._follower.task_id:
+            follow = Header(attempt=attempt, follow=Follow(index=server.index, servers=servers))
+            self._keeping = asyncio.create_task(self._keep(server.replica_address, follow))
+        self._moved()
+
+    def stop(self) -> None:
+        """Ends the connection."""
+        self._session = None
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._keeping = None
+
+    def safe(self, version: int) -> bool:
+        """Whether a version may be acknowledged."""
+        return self._follower.safe(version)
+
+    def applied(self, held: ParameterSlice) -> None:
+        """The server has applied a step."""
+        if self._session is not None:
+            self._send_step(self._session, held)
+
+    async def _keep(self, address: str, follow: Header) -> None:
+        await self._reached(follow.attempt)
+        while True:
+            try:
+                async with Connection(address, self._secret, f"replica {self._follower.task_id}") as session:
+                    session.send(follow)
+                    await self._read(session)
+            except (SessionClosed, FrameError) as error:
+                logger.info("replica %s: %s", self._follower.task_id, error)
+            finally:
+                self._session = None
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _read(self, session: Session) -> None:
+        async for header, _ in session.frames():
+            match header.WhichOneof("body"):
+                case "holding":
+                    await self._bring_up(session, header.holding)
+                case "applied":
+                    self._acknowledged(header.applied.version)
+                case "refusal":
+                    raise SessionClosed(header.refusal.reason)
+                case other:
+                    raise FrameError(f"sent {other}")
+
+    async def _bring_up(self, session: Session, holding: Holding) -> None:
+        held = self._held()
+        missing = held.version - holding.version if holding.servers else None
+        if missing == 0:
+            self._session = session
+            self._acknowledged(holding.version)
+        elif missing == 1 and held.reduced is not None and held.last_rates is None and not held.update.needs_sums:
+            self._session = session
+            self._send_step(session, held)
+        else:
+            held.hold()
+            try:
+                session.send_frames(await asyncio.to_thread(self._state, held, self._bookmark()))
+                self._session = session
+            finally:
+                held.release()
+                self._moved()
+
+    def _acknowledged(self, version: int) -> None:
+        if self._follower.acknowledged(version, self._held().version):
+            self._tell_driver(control.TaskMessage(replicated=control.Replicated(replica=self._follower.task_id)))
+        self._moved()
+
+    def _send_step(self, session: Session, held: ParameterSlice) -> None:
+        if held.reduced is None:
+            raise RuntimeError("a step without a gradient")
+        gradient = held.reduced.gradient.data.cast("B")
+        rates, totals = held.last_rates, totals_message(held)
+        bookmark = self._bookmark()
+
+        def header(offset: int) -> Header:
+            step = Apply(step=held.version, offset=offset, bytes=len(gradient))
+            if offset == 0:
+                step.rates.extend(rates or ())
+                if totals is not None:
+                    step.totals.CopyFrom(totals)
+                if bookmark is not None:
+                    step.bookmark.CopyFrom(bookmark)
+            return Header(attempt=self._attempt, apply=step)
+
+        session.send_frames(chunked(header, gradient))
+
+    def _state(self, held: ParameterSlice, bookmark: Bookmark | None) -> list[bytes]:
+        arrays = [held.parameters, *held.update.state.values()]
+        whole = np.concatenate(arrays).data.cast("B")
+        first = State(version=held.version, arrays=list(held.update.state), memory=json.dumps(held.update.memory))
+        totals = totals_message(held)
+        if totals is not None:
+            first.totals.CopyFrom(totals)
+        if bookmark is not None:
+            first.bookmark.CopyFrom(bookmark)
+
+        def header(offset: int) -> Header:
+            state = State(offset=offset, bytes=len(whole))
+            if offset == 0:
+                state.MergeFrom(first)
+            return Header(attempt=self._attempt, state=state)
+
+        return list(chunked(header, whole))
+
+
+def totals_message(held: ParameterSlice) -> Totals | None:
+    """The last totals that a slice was told; None if it never was."""
+    step, totals, loss = held.last_totals
+    return Totals(step=step, totals=totals, loss=loss) if step else None
