@@ -40,7 +40,8 @@ class Members:
         servers, replicas = [], []
         for index in sorted(seats):
             tasks = [slot.task for slot in sorted(seats[index], key=lambda slot: slot.role != "server") if slot.task]
-            serving = self._serving(index, tasks)
+            first = [slot.task for slot in seats[index] if slot.task and slot.role == "server"]
+            serving = self._serving(index, tasks if self.attempt else first)
             if serving is None:
                 return self
             servers.append(_seat(serving))

@@ -2,8 +2,8 @@
 
 `MESOGRAD_TEST_FAULTS` is JSON: a list of {"task": beginning of the task's id, "point": ..., "step": ..., "mark": file}.
 At the first of its points that it comes to, in that step or a later one, the task writes its id into the file and kills
-itself; a file that is there has had its fault. Every worker appends a line "step micro-batch" to the file `MESOGRAD_TEST_COMPUTED` for each gradient
-that it computes.
+itself; a file that is there has had its fault. Every worker appends a line "step micro-batch" to the file
+`MESOGRAD_TEST_COMPUTED` for each gradient that it computes.
 """
 
 import json
