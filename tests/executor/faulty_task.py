@@ -23,6 +23,7 @@ from executor.lease_computer import LeaseComputer
 from executor.parameter_slice import ParameterSlice
 from executor.reduction_tree import Partial
 from executor.replica import Replica
+from executor.replication import Replication
 from executor.server import ParameterServer
 
 FAULTS = json.loads(os.environ.get("MESOGRAD_TEST_FAULTS", "[]"))
@@ -75,6 +76,7 @@ class Points:
         patch(Replica, "take_step", lambda _, message, payload: reached("replicate", message.step),
               lambda _, message, payload: reached("replicated", message.step))  # fmt: skip
         patch(Replica, "take_state", after=lambda replica, *_: reached("state", 0))
+        patch(Replication, "_state", lambda _, held, bookmark: reached("catching up", held.version))
         patch(checkpoint, "write_manifest", lambda url, _: reached("manifest", step_of(url)))
         patch(LeaseComputer, "train", lambda *_: setattr(self, "_training", True))
         patch(LeaseComputer, "_leaf", self._computing)

@@ -154,19 +154,22 @@ class ScriptedDriver:
             self._launched.clear()
             self.replace_lost()
 
+    def promote(self, index: int) -> None:
+        """Gives a server up and has its replica take its place."""
+        self.servers[index] = self.replicas.pop(index)
+        self._maybe_new_attempt()
+
     def replace_lost(self) -> list[str]:
         """Does what the driver does about servers and replicas that have ended; the ids of those tasks."""
         lost = [task for task in [*self.servers, *self.replicas.values()] if task.process.poll() is not None]
         for task in lost:
             index = task.index
             if task is self.servers[index]:
-                replica = self.replicas.pop(index, None)
+                replica = self.replicas.get(index)
                 if replica is not None and replica.task_id in self.in_step and replica.process.poll() is None:
-                    self.servers[index] = replica
+                    self.promote(index)
                 else:
                     self.servers[index] = self.launch("server", index)
-                    if replica is not None:
-                        self.replicas[index] = replica
                     continue
             if index not in self.replicas or self.replicas[index].process.poll() is not None:
                 self.add_replica(index)

@@ -6,6 +6,7 @@ computed again.
 
 import asyncio
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ def test_a_server_dies_and_its_replica_goes_on(folder: Path, tmp_path: Path, ref
 
 
 REPLICA_POINTS: dict[str, list[Fault]] = {
+    "when it has received the state": [("replica-0", "state", 0), ("replica-1", "state", 0)],
     "when a step arrives": [("replica-0", "replicate", 5), ("replica-1", "replicate", 14)],
     "when it has applied a step": [("replica-0", "replicated", 6), ("replica-1", "replicated", 15)],
 }
@@ -151,3 +153,41 @@ def test_a_replica_dies_and_nothing_is_lost(folder: Path, tmp_path: Path, refere
     assert digest == reference
     assert driver.attempt == 1
     check_no_replay(driver, tmp_path)
+
+
+def test_a_server_that_dies_while_its_new_replica_catches_up(folder: Path, tmp_path: Path, reference: str) -> None:
+    """Its first replica is lost, and it dies itself as it copies its state for the second: back to a checkpoint."""
+    faults = [("replica-0", "replicate", 6), ("server-0", "catching up", 5)]
+    digest, driver = asyncio.run(train(folder, tmp_path, faults, replicas=True))
+    assert digest == reference
+    assert driver.attempt == 2
+
+
+def test_a_server_that_was_given_up_but_still_runs_commits_nothing(
+    folder: Path, tmp_path: Path, reference: str
+) -> None:
+    """The only server is stopped, its replica takes over, and the server runs on: it and its book are fenced off."""
+
+    async def work() -> None:
+        async with training(
+            make_spec(folder), tmp_path, 0, 1, True, module="tests.executor.faulty_task"
+        ) as driver:
+            await driver.until(lambda: len(driver.in_step) == 1)
+            driver.add_worker()
+            driver.add_worker()
+            await driver.until_step(5)
+            old = driver.servers[0]
+            old.signal(signal.SIGSTOP)
+            driver.promote(0)
+            await driver.until(lambda: any(r.attempt == 2 for reports in driver.steps.values() for r in reports))
+            old.signal(signal.SIGCONT)
+            finished = await driver.until_finished()
+            assert finished.weights_sha256 == reference
+            first, second = (
+                [s for s, reports in driver.steps.items() if any(r.attempt == attempt for r in reports)]
+                for attempt in (1, 2)
+            )
+            assert max(first) <= min(second), "the old server has committed after the new one"
+            assert old.process.poll() is None, "the old server did not live to be refused"
+
+    asyncio.run(work())
