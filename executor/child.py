@@ -88,6 +88,12 @@ class Child:
             self._pending = memoryview(b"")
         return bool(self._pending)
 
+    def tell(self, line: bytes) -> bool:
+        """Has feed() write one more line, unless it is still busy with one before; returns whether there is more."""
+        if not self._pending:
+            self._pending = memoryview(line)
+        return self.feed()
+
     def has_exited(self) -> bool:
         """Whether it ended; it stays a zombie, which keeps its process id, until reap()."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -1,6 +1,10 @@
-"""A task's end of the control channel (proto/control.proto): says hello, hears of the job, reports."""
+"""A task's end of the control channel (proto/control.proto): says hello, hears of the job, reports.
+
+The driver may be away for long, and come back as another process at another address: nothing that was said gets lost.
+"""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from proto.control_pb2 import DriverMessage, Hello, TaskMessage
+from proto.control_pb2 import DriverMessage, Hello, Progress, TaskMessage
 from proto.frames import SECRET_KEY, grpc_options
 
 ATTACH_METHOD = "/mesograd.Control/Attach"
@@ -21,6 +25,15 @@ logger = logging.getLogger(__name__)
 
 class Dismissed(Exception):
     """The driver does not want this task: it is of an older incarnation, or does not know the secret."""
+
+
+MERGED_STEPS = 1000  # a message of progress grows no longer while the driver is away
+
+
+def _can_grow(progress: Progress) -> bool:
+    """Steps may follow in the same message; what they lead to (an epoch's end, a validation) stays behind them."""
+    milestones = len(progress.epochs) + len(progress.validations) + len(progress.checkpoints)
+    return not milestones and len(progress.steps) < MERGED_STEPS
 
 
 class ControlClient:
@@ -39,17 +52,39 @@ class ControlClient:
         self._hello = TaskMessage(hello=hello)
         self._on_message = on_message
         self._outbox: deque[TaskMessage] = deque()
+        self._unacknowledged: deque[TaskMessage] = deque()  # progress that was sent
+        self._sequence = 0  # of the last progress
+        self._accepted = False  # the driver has answered once
+        self._moved = asyncio.Event()
         self._last_words: list[TaskMessage] = []
         self._news = asyncio.Event()
         self._closing = False
         self._closed = asyncio.Event()
 
     def send(self, message: TaskMessage) -> None:
-        """Queues a message. Failure and Finished are repeated on each new stream, for nothing follows them."""
+        """Queues a message.
+
+        Progress is kept, and sent again on each new stream, until it is acknowledged. Failure and Finished are repeated
+        on each, for nothing follows them.
+        """
+        if message.HasField("progress"):
+            last = self._outbox[-1] if self._outbox else None
+            if last is not None and last.HasField("progress") and _can_grow(last.progress):
+                last.progress.MergeFrom(message.progress)
+                return
+            self._sequence += 1
+            message.sequence = self._sequence
         if message.HasField("failure") or message.HasField("finished"):
             self._last_words.append(message)
         self._outbox.append(message)
         self._news.set()
+
+    def move(self, address: str) -> None:
+        """The driver is at another address now (host:port)."""
+        if address != self._address:
+            logger.info("the driver is now at %s", address)
+            self._address = address
+            self._moved.set()
 
     async def close(self, timeout_s: float) -> None:
         """Ends the channel once the driver has taken everything, or after `timeout_s`.
@@ -72,20 +107,38 @@ class ControlClient:
         """
         failures = 0
         while True:
+            self._moved.clear()
             try:
-                await self._attach()
+                await self._attach_until_moved()
                 if self._closing and not self._outbox:
                     self._closed.set()
                     return
                 failures = 0
             except grpc.aio.AioRpcError as error:
-                if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED):
+                # Another job's driver may have got the port of ours, which has died: that one does not know our secret.
+                stranger = error.code() == grpc.StatusCode.UNAUTHENTICATED and self._accepted
+                codes = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED)
+                if error.code() in codes and not stranger:
                     raise Dismissed(error.details() or error.code().name) from None
                 logger.info("the driver at %s is away: %s", self._address, error.code().name)
             except TimeoutError:
                 logger.info("the driver at %s does not answer", self._address)
-            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), RETRY_S[min(failures, len(RETRY_S) - 1)])
             failures += 1
+
+    async def _attach_until_moved(self) -> None:
+        """One stream, until it ends or the driver is elsewhere."""
+        attached = asyncio.create_task(self._attach())
+        moved = asyncio.create_task(self._moved.wait())
+        try:
+            await asyncio.wait([attached, moved], return_when=asyncio.FIRST_COMPLETED)
+            if attached.done():
+                attached.result()
+        finally:
+            for task in (attached, moved):
+                task.cancel()
+            await asyncio.gather(attached, moved, return_exceptions=True)
 
     async def _attach(self) -> None:
         async with grpc.aio.insecure_channel(self._address, options=grpc_options()) as channel:
@@ -96,22 +149,40 @@ class ControlClient:
                 response_deserializer=DriverMessage.FromString,
             )(metadata=((SECRET_KEY, self._secret),))
             await call.write(self._hello)
+            self._outbox.extendleft(reversed(self._unacknowledged))
+            self._unacknowledged.clear()
             for message in self._last_words:
                 if message not in self._outbox:
                     await call.write(message)
             writer = asyncio.create_task(self._write(call))
             try:
                 while (message := await call.read()) is not grpc.aio.EOF:
-                    self._on_message(message)
+                    self._accepted = True
+                    if message.HasField("acknowledged"):
+                        self._forget(message.acknowledged.sequence)
+                    else:
+                        self._on_message(message)
             finally:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
 
+    def _forget(self, sequence: int) -> None:
+        """Progress up to this number is safe."""
+        while self._unacknowledged and self._unacknowledged[0].sequence <= sequence:
+            self._unacknowledged.popleft()
+
     async def _write(self, call: Any) -> None:
         while True:
             while self._outbox:
-                await call.write(self._outbox[0])
-                self._outbox.popleft()
+                message = self._outbox[0]
+                if message.HasField("progress"):
+                    # From now on it may be acknowledged, which may be heard of before write() returns.
+                    self._unacknowledged.append(message)
+                    self._outbox.popleft()
+                    await call.write(message)
+                else:
+                    await call.write(message)
+                    self._outbox.popleft()
             if self._closing:
                 await call.done_writing()
                 return

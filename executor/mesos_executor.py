@@ -5,6 +5,9 @@ carries out the actions. The driver's thread only queues events; everything else
 sleeps until something happens.
 """
 
+import base64
+import binascii
+import json
 import logging
 import os
 import queue
@@ -69,6 +72,7 @@ class MesosExecutor(Executor):
         self._driver = ExecutorDriver(self, environ=environ)
         self._table = TaskTable()
         self._children: dict[str, Child] = {}
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # for all tasks
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_writer = socket.socketpair()
@@ -103,6 +107,17 @@ class MesosExecutor(Executor):
         """A task is to be ended."""
         self._post(Kill(task_id["value"], grace_period_s(kill_policy)))
 
+    def frameworkMessage(self, driver: Any, data: Any) -> None:
+        """A driver that was restarted says where its control channel is; every task is told."""
+        try:
+            message = json.loads(base64.b64decode(data, validate=True))
+            line = json.dumps({"control": str(message["control"])}).encode() + b"\n"
+        except (ValueError, KeyError, TypeError, binascii.Error) as error:
+            logger.warning("a message of the framework is not understood: %r", error)
+            return
+        self._lines.put(line)
+        self._wake()
+
     def shutdown(self, driver: Any) -> None:
         """The agent asks for the end, or has been gone for too long."""
         self._post_shutdown("the executor was shut down")
@@ -118,6 +133,9 @@ class MesosExecutor(Executor):
 
     def _post(self, event: Event) -> None:
         self._events.put(event)
+        self._wake()
+
+    def _wake(self) -> None:
         try:
             self._wakeup_writer.send(b"\0")
         except BlockingIOError:  # the buffer is full of wakeups: one is enough
@@ -143,6 +161,7 @@ class MesosExecutor(Executor):
             while not self._finish:
                 self._wait()
                 self._handle_posted()
+                self._pass_on()
                 self._reap()
                 self._handle(Tick())
             # The grace period is nearly over; what the agent has not taken by then is lost with this executor.
@@ -183,6 +202,17 @@ class MesosExecutor(Executor):
             except queue.Empty:
                 return
             self._handle(event)
+
+    def _pass_on(self) -> None:
+        while not self._lines.empty():
+            line = self._lines.get_nowait()
+            for child in self._children.values():
+                if child.tell(line):
+                    self._start_feeding(child)
+
+    def _start_feeding(self, child: Child) -> None:
+        if child.fileno() not in self._selector.get_map():
+            self._selector.register(child, selectors.EVENT_WRITE, child)
 
     def _reap(self) -> None:
         for task_id, child in list(self._children.items()):
@@ -230,7 +260,7 @@ class MesosExecutor(Executor):
         self._children[task_id] = child
         logger.info("task %s started as process %d", task_id, child.pid)
         if child.feed():
-            self._selector.register(child, selectors.EVENT_WRITE, child)
+            self._start_feeding(child)
         return Started(task_id)
 
     def _feed(self, child: Child) -> None:

@@ -88,6 +88,8 @@ class Replication:
     def named(self, server: control.Server, servers: int, attempt: int) -> None:
         """The driver says who the replica is, in which attempt."""
         if not self._follower.named(server.replica_task_id) and attempt == self._attempt:
+            if self._follower.in_step:
+                self._tell_in_step()  # the driver may be another one than it was told
             return
         self._attempt = attempt
         self.stop()
@@ -157,8 +159,11 @@ class Replication:
 
     def _acknowledged(self, version: int) -> None:
         if self._follower.acknowledged(version, self._held().version):
-            self._tell_driver(control.TaskMessage(replicated=control.Replicated(replica=self._follower.task_id)))
+            self._tell_in_step()
         self._moved()
+
+    def _tell_in_step(self) -> None:
+        self._tell_driver(control.TaskMessage(replicated=control.Replicated(replica=self._follower.task_id)))
 
     def _send_step(self, session: Session, held: ParameterSlice) -> None:
         if held.reduced is None:

@@ -2,11 +2,13 @@
 
 The argument is for people who look at the list of processes; all that counts is in the description.
 
-Standard input stays open as long as the executor lives; when it ends, the executor is gone and so is this process.
+Standard input stays open as long as the executor lives; when it ends, the executor is gone and so is this process. What
+comes on it later is {"control": "host:port"}: the driver was restarted and is to be found there.
 Exit codes: 0 done or told to stop, 1 failure that may be tried again, 2 failure that ends the job.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -15,8 +17,9 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from compute import InputError
 from executor.control_client import ControlClient, Dismissed
@@ -113,6 +116,10 @@ class Task:
             await asyncio.gather(work, client, dismissed, return_exceptions=True)
         return EXIT_DONE
 
+    def driver_moved(self, address: str) -> None:
+        """The driver's control channel is at another address."""
+        self._client.move(address)
+
     def _heard(self, message: control.DriverMessage) -> None:
         match message.WhichOneof("body"):
             case "job" if self._loading is None:
@@ -164,19 +171,31 @@ def main() -> None:
     # The exit must not wait for a gradient that nobody wants any more; a task keeps nothing that could be lost.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_DONE))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_executor, args=(sys.stdin,), daemon=True, name="executor watch").start()
 
     async def run() -> int:
-        return await Task(description).run()
+        task, loop = Task(description), asyncio.get_running_loop()
+
+        def heard(address: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all interest
+                loop.call_soon_threadsafe(task.driver_moved, address)
+
+        threading.Thread(target=_listen, args=(sys.stdin, heard), daemon=True, name="executor watch").start()
+        return await task.run()
 
     code = asyncio.run(run())
     logging.shutdown()
     os._exit(code)  # a computing thread may still be busy
 
 
-def _exit_with_executor(stdin: IO[str]) -> None:
-    while stdin.readline():
-        pass
+def _listen(stdin: IO[str], driver_moved: Callable[[str], None]) -> None:
+    """Passes on where the driver is, and ends the process with its executor."""
+    while line := stdin.readline():
+        try:
+            address: Any = json.loads(line)["control"]
+        except (ValueError, KeyError, TypeError):
+            logger.warning("the executor says what this task does not understand: %s", line.strip())
+            continue
+        driver_moved(str(address))
     os._exit(EXIT_RETRY)
 
 

@@ -187,6 +187,14 @@ class SubscriptionLoop:
             self._master_version += 1
         self._notify()
 
+    def _resubscribe(self, session: Session) -> None:
+        """The daemon does not know this subscription any more, though nothing said so: begins anew at once."""
+        with self._lock:
+            if self._session is not session:
+                return
+            self._master_version += 1
+        self._notify()
+
     def _notify(self) -> None:
         with self._lock:
             if self._wakeup is not None:

@@ -4,11 +4,13 @@ What differs from pymesos:
 
 - Only teardown() tears the framework down; neither stop() nor an exception in a callback does.
 - Calls end after 10 s, hold no lock, follow redirects, and raise instead of being dropped (see proto.mesos_errors).
-- Five missed heartbeats end a subscription; failed attempts back off up to 15 s; ERROR and refusals abort the driver.
+- Five missed heartbeats end a subscription, and so does a call that the master refuses for not knowing it any more;
+  failed attempts back off up to 15 s; ERROR and refusals abort the driver.
 - Acknowledgements are explicit unless asked otherwise; GPU_RESOURCES is only asked for by the caller's FrameworkInfo.
 """
 
 import copy
+import http.client
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,6 +32,9 @@ DEFAULT_FAILOVER_TIMEOUT_S = 7 * 24 * 3600.0
 DEFAULT_HEARTBEAT_S = 15.0
 MISSED_HEARTBEATS = 5
 MAX_BACKOFF_S = 15.0
+# In refusals of a master that was restarted behind a connection whose end got lost. (That another stream is the
+# framework's is not among them: a driver that took over must not be fought.)
+FORGOTTEN = ("Framework cannot be found", "Framework is not subscribed", "Master has not finished recovery")
 
 
 class Scheduler(pymesos.Scheduler):  # type: ignore[misc]  # pymesos is untyped
@@ -196,6 +201,9 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
         except CallRefused as error:
             if kind != "TEARDOWN" and (self._ending or self._torn_down):
                 raise NotConnected(f"the framework is being torn down: {error}") from None
+            if any(words in str(error) for words in FORGOTTEN):
+                self._resubscribe(session)
+                raise NotConnected(f"the master knows this subscription no longer: {error}") from None
             raise
 
     def acceptOffers(self, offer_ids: Any, operations: Any, filters: Any = None) -> None:
@@ -342,7 +350,12 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
 
     def _on_refused(self, error: CallRefused) -> None:
         self.stop()
-        self._guarded("error", self.sched.error, self, f"the master at {self.master} refused the framework: {error}")
+        message = f"the master at {self.master} refused the framework: {error}"
+        if error.status == http.client.UNAUTHORIZED:
+            given = "does not accept the secret given for" if self._credential else "demands the secret of"
+            principal = self._framework.get("principal", "")
+            message = f"the master at {self.master} {given} principal {principal!r} (HTTP 401)"
+        self._guarded("error", self.sched.error, self, message)
 
     def _report_callback(self, name: str, error: Exception) -> None:
         if isinstance(error, MesosError) and not isinstance(error, CallRefused):

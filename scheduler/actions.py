@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from proto import control_pb2
+from scheduler.json_values import Json
 from scheduler.outcome import Outcome
 
 
 @dataclass(frozen=True)
-class SaveFrameworkId:
-    """Make the id durable. Nothing may be launched before that has happened."""
+class Save:
+    """Make these records of the job's state durable (recovery.py) before any other action is carried out."""
 
-    framework_id: str
+    changes: Mapping[str, Json | None]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ class ShutdownExecutor:
 
 
 @dataclass(frozen=True)
+class TellExecutor:
+    """Let the executor's tasks know where the control channel is; may get lost."""
+
+    executor_id: str
+    agent_id: str
+    control: str  #: "host:port"
+
+
+@dataclass(frozen=True)
 class AskTotals:
     """Ask the master what its agents have in all; answered by the event AgentTotals."""
 
@@ -118,10 +128,11 @@ class Over:
     """The job is over; nothing more will come."""
 
     outcome: Outcome
+    framework_gone: bool = True  #: the master has confirmed that it is
 
 
 Action = (
-    SaveFrameworkId
+    Save
     | Accept
     | Decline
     | Acknowledge
@@ -130,6 +141,7 @@ Action = (
     | Suppress
     | Revive
     | ShutdownExecutor
+    | TellExecutor
     | AskTotals
     | Teardown
     | Send

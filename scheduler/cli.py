@@ -11,6 +11,8 @@ import click
 
 from scheduler.cluster_cli import cluster
 from scheduler.context import ProfileOptions, RunContext, RunOptions
+from scheduler.credentials import principal_secret
+from scheduler.jobs_cli import STATE_HELP, jobs, kill
 from scheduler.outcome import EXIT_USAGE, UsageError
 from scheduler.phases import Phases
 from scheduler.run import run_script
@@ -31,10 +33,15 @@ def cli() -> None:
 
 
 cli.add_command(cluster)
+cli.add_command(jobs)
+cli.add_command(kill)
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
-@click.option("--master", default="local[1]", show_default=True, help="local[N], HOST:PORT or zk://HOST:PORT,.../PATH.")
+@click.option(
+    "--master", default="local[1]", show_default=True,
+    help="local[N], HOST:PORT, zk://HOST:PORT,.../PATH, or file:///PATH of a file that holds one of these.",
+)  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 10_000), help="Default: one per agent of local[N], else 1.")
 @click.option("--servers", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Parameter servers.")
 @click.option(
@@ -51,9 +58,15 @@ cli.add_command(cluster)
 @click.option("--role", default="*", show_default=True, help="Mesos role.")
 @click.option("--user", default="", help="User that tasks run as on the agents. Default: the present one.")
 @click.option("--principal", default="mesograd", show_default=True, help="Mesos principal.")
-@click.option("--secret-file", type=click.Path(exists=True, dir_okay=False), help="Holds the principal's secret.")
+@click.option("--secret-file", metavar="FILE", help="Holds the principal's secret. Default: MESOGRAD_SECRET.")
+@click.option("--state", default="", metavar="PLACE", help=STATE_HELP)
+@click.option(
+    "--attach", is_flag=False, flag_value="", metavar="[JOB]",
+    help="Instead of SCRIPT: drive this job, whose driver died, on; default: the only such one.",
+)  # fmt: skip
+@click.option("--take-over", is_flag=True, help="With --attach: even from a driver that seems to live.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the start-up phases and what happens inside.")
-@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("script", type=click.Path(path_type=Path), required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def run(
@@ -73,13 +86,28 @@ def run(
     user: str,
     principal: str,
     secret_file: str | None,
+    state: str,
+    attach: str | None,
+    take_over: bool,
     verbose: bool,
-    script: Path,
+    script: Path | None,
     arguments: tuple[str, ...],
 ) -> None:
     """Run the job of a training SCRIPT; the arguments behind it are the script's own."""
     from scheduler.master import parse_master
 
+    secret = principal_secret(secret_file)
+    if attach is not None:
+        if script is not None:
+            raise click.UsageError("--attach takes no SCRIPT: the job goes on as it was begun")
+        from scheduler.attach import attach as attach_job
+
+        attach_job(attach, state, secret, verbose, take_over)
+        return
+    if script is None:
+        raise click.UsageError("Missing argument 'SCRIPT'.")
+    if take_over:
+        raise click.UsageError("--take-over is for --attach")
     parse_master(master)
     options = RunOptions(
         master=master,
@@ -96,7 +124,8 @@ def run(
         role=role,
         user=user,
         principal=principal,
-        principal_secret=Path(secret_file).read_text(encoding="utf-8").strip() if secret_file else None,
+        principal_secret=secret,
+        state=state,
         verbose=verbose,
     )
     phases = ctx.obj if isinstance(ctx.obj, Phases) else Phases()

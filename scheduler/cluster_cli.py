@@ -48,12 +48,25 @@ def cluster() -> None:
 @click.option("--cpus", type=click.FloatRange(0, min_open=True), help="CPUs each agent offers. Default: max(4, cores).")
 @click.option("--mem", "mem_mb", type=click.IntRange(32), help="MB each agent offers. Default: min(16384, the host's).")
 @click.option("--bind", default="127.0.0.1", show_default=True, help="IP address to listen on.")
+@click.option(
+    "--credentials", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Principals and secrets, as Mesos' masters take them; frameworks must then authenticate.",
+)  # fmt: skip
 @_directory
-def up(agents: int, masters: str, cpus: float | None, mem_mb: int | None, bind: str, directory: Path | None) -> None:
+def up(
+    agents: int,
+    masters: str,
+    cpus: float | None,
+    mem_mb: int | None,
+    bind: str,
+    credentials: Path | None,
+    directory: Path | None,
+) -> None:
     """Start a cluster and wait until its agents are registered."""
     options = ClusterOptions(
-        agents=agents, masters=int(masters), cpus=cpus or default_cpus(), mem_mb=mem_mb or default_mem_mb(), bind=bind
-    )
+        agents=agents, masters=int(masters), cpus=cpus or default_cpus(), mem_mb=mem_mb or default_mem_mb(), bind=bind,
+        credentials=credentials,
+    )  # fmt: skip
     started = _cluster(directory, options)
     started.up()
     click.echo(f"cluster of {agents} agents ({options.cpus:g} cpus, {options.mem_mb} MB each) in {started.directory}")

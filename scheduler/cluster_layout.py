@@ -41,6 +41,8 @@ class ClusterOptions:
         bind: IP address that all daemons listen on.
         master_flags: flags for every master, without the dashes, over those chosen here.
         agent_flags: likewise for every agent.
+        credentials: file with principals and secrets as Mesos has it, {"credentials": [{"principal", "secret"}, ...]};
+            masters then take no framework that does not authenticate.
     """
 
     agents: int = 2
@@ -50,6 +52,7 @@ class ClusterOptions:
     bind: str = "127.0.0.1"
     master_flags: Mapping[str, str] = field(default_factory=dict)
     agent_flags: Mapping[str, str] = field(default_factory=dict)
+    credentials: Path | None = None
 
     def check(self) -> None:
         """Raises ClusterError if it makes no cluster."""
@@ -61,6 +64,11 @@ class ClusterOptions:
             raise ClusterError(f"{self.cpus:g} cpus per agent: give more than 0", exit_code=2)
         if self.mem_mb < 32:
             raise ClusterError(f"{self.mem_mb} MB of memory per agent: Mesos offers none below 32", exit_code=2)
+        if self.credentials is not None:
+            if not self.credentials.is_file():
+                raise ClusterError(f"no file {self.credentials} with credentials", exit_code=2)
+            if self.credentials.stat().st_mode & 0o006:
+                raise ClusterError(f"everyone can read {self.credentials}: chmod 600 it", exit_code=2)
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,12 @@ def plan(
             "agent_ping_timeout": "5secs",
             "max_agent_ping_timeouts": "5",
         }
+        if options.credentials is not None:
+            flags |= {
+                "authenticate_http_frameworks": "true",
+                "http_framework_authenticators": "basic",
+                "credentials": f"file://{options.credentials.absolute()}",
+            }
         if zookeeper is not None:
             flags |= {"zk": zk, "quorum": str(QUORUM), "zk_session_timeout": ZOOKEEPER_SESSION}
         masters.append(Daemon(home.name, _command(mesos, "mesos-master", flags, options.master_flags), port, home))

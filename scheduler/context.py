@@ -41,6 +41,7 @@ class RunOptions:
     user: str = ""  #: empty: the user running the driver
     principal: str = "mesograd"
     principal_secret: str | None = None
+    state: str = ""  #: where the job's state is kept; empty: $MESOGRAD_HOME/jobs
     verbose: bool = False
     profile: ProfileOptions | None = None  #: instead of running the job, look at a step of it
 

@@ -58,7 +58,19 @@ class ControlServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int = 0) -> int:
-        """Listens on `host`; returns the port. Raises UsageError if it cannot."""
+        """Listens on `host`, on `port` if it can be had, else on another; returns the port.
+
+        Raises:
+            UsageError: `host` is no address of this machine.
+        """
+        if port:
+            try:
+                return await self._start(host, port)
+            except UsageError:  # somebody has got it since the driver before this one died
+                pass
+        return await self._start(host, 0)
+
+    async def _start(self, host: str, port: int) -> int:
         server = grpc.aio.server(options=_OPTIONS)
         attach = grpc.stream_stream_rpc_method_handler(
             self._attach,
@@ -145,7 +157,7 @@ class ControlServer:
                     break
                 body = message.WhichOneof("body")
                 if body == "progress":
-                    self._on_event(ev.ProgressReceived(session.task_id, message.progress))
+                    self._on_event(ev.ProgressReceived(session.task_id, message.progress, message.sequence))
                 elif body == "replicated":
                     self._on_event(ev.ReplicatedReceived(session.task_id, message.replicated.replica))
                 elif body == "failure":

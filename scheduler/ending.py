@@ -85,13 +85,28 @@ class Ending:
                 if job.members.keeps_book(task.task_id) and task.attached:
                     self.send_stop(task)
 
-    def abandon(self) -> None:
-        """Over at once, without a teardown: the framework belongs to somebody else now."""
-        self.phase = Phase.OVER
-        self._job.do(act.Over(self.outcome))
+    def restore(self, phase: Phase, outcome: Outcome, now: float) -> None:
+        """Goes on where a driver before this one was."""
+        patience = self._job.patience
+        self.outcome = outcome
+        if phase is Phase.STOPPING:
+            self.phase, self._deadline = phase, now + patience.stop_s
+        elif phase is Phase.CLOSING_TASKS:
+            self._close(now)
+        else:  # of executors that are not there any more nobody tells; the teardown ends those that are
+            self._tear_down(now)
+        self._signals = 1 if outcome.signal else 0
 
-    def torn_down(self) -> None:
-        self.abandon()
+    def over(self, framework_gone: bool = True) -> None:
+        """Nothing more is to be done."""
+        self.phase = Phase.OVER
+        self._job.do(act.Over(self.outcome, framework_gone))
+
+    def superseded(self, by: str) -> None:
+        """Over at once: tasks and framework belong to another driver now."""
+        words = f"another driver{f' ({by})' if by else ''} has taken over job {self._job.plan.job_id}"
+        self.outcome = Outcome(f"{words}; this one leaves it alone", superseded=True)
+        self.over(framework_gone=False)
 
     def advance(self, now: float) -> None:
         """Moves through the phases as far as it goes."""
@@ -117,7 +132,7 @@ class Ending:
             late = False
         if self.phase is Phase.TEARING_DOWN and late:
             job.note("the master has not confirmed the end of the framework; it removes it by itself within a week")
-            self.abandon()
+            self.over(framework_gone=False)
 
     def send_stop(self, task: Task) -> None:
         """What a task is told in the present phase."""
@@ -135,7 +150,7 @@ class Ending:
 
     def _tear_down(self, now: float) -> None:
         if not self._job.framework_id:
-            self.abandon()
+            self.over()
             return
         self.phase, self._deadline = Phase.TEARING_DOWN, now + self._job.patience.close_s
         self._job.do(act.Teardown())

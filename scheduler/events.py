@@ -82,6 +82,13 @@ class MesosError:
 
 
 @dataclass(frozen=True)
+class Superseded:
+    """Another driver has taken the job over."""
+
+    by: str = ""  #: process and host, if known
+
+
+@dataclass(frozen=True)
 class LaunchFailed:
     """An ACCEPT call did not reach the master, or was refused: none of its tasks will run, as far as we know."""
 
@@ -94,6 +101,8 @@ class AgentTotals:
     """All resources of every agent the master knows (the answer to AskTotals), used or not."""
 
     agents: tuple[Resources, ...]
+    #: quota limits of the job's role, "cpus" in cores and "mem" in MB, where there are any
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,7 @@ class StreamLost:
 class ProgressReceived:
     task_id: str
     progress: control_pb2.Progress
+    sequence: int = 0  #: what is to be acknowledged
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,7 @@ Event = (
     | AgentLost
     | ExecutorLost
     | MesosError
+    | Superseded
     | LaunchFailed
     | AgentTotals
     | TornDown

@@ -7,21 +7,27 @@ what concerns the subscription and the control channel, and which part takes whi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from proto import control_pb2
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler import refusals
 from scheduler.ending import Ending, Phase
 from scheduler.job_state import JobState
+from scheduler.json_values import Json
 from scheduler.launching import Launching
 from scheduler.outcome import Outcome
 from scheduler.plan import JobPlan, Patience
+from scheduler.recovery import Adoption, Recorder, restore
 from scheduler.slots import Task
 from scheduler.supervision import Supervision
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+FAILED_OVER = "Framework failed over"  #: what the master says to a driver whose framework another one has taken over
 
 _FATAL = frozenset({control_pb2.Failure.USER, control_pb2.Failure.INPUT, control_pb2.Failure.DIVERGED})
 
@@ -29,16 +35,33 @@ _FATAL = frozenset({control_pb2.Failure.USER, control_pb2.Failure.INPUT, control
 class Framework:
     """Feed it every event with the time of a monotonic clock; carry out what it returns, in order.
 
-    Invariants: a slot has at most one live task; a task id is used once; nothing is launched before the FrameworkID was
-    saved; what is launched never exceeds what was offered; no offer is kept.
+    Invariants: a slot has at most one live task; a task id is used once; nothing is done before what follows from it
+    was saved; what is launched never exceeds what was offered; no offer is kept.
+
+    Args:
+        plan: the job.
+        patience: time limits.
+        saved: what the drivers before this one have saved; empty for a new job.
+        now: as for `handle`.
+
+    Raises:
+        ValueError: `saved` cannot be read.
     """
 
-    def __init__(self, plan: JobPlan, patience: Patience | None = None, framework_id: str = "") -> None:
-        self.job = JobState(plan, patience or Patience(), framework_id)
+    def __init__(
+        self, plan: JobPlan, patience: Patience | None = None, saved: Mapping[str, Json] | None = None, now: float = 0.0
+    ) -> None:
+        self.job = JobState(plan, patience or Patience())
         self.ending = Ending(self.job)
+        self._restored: list[act.Action] = []
+        if saved:
+            restore(self.job, self.ending, saved, now)
+            self._restored = self.job.out
+        self._recorder = Recorder(self.job, self.ending, saved or {})
+        self._adoption = Adoption(self.job, self.ending) if saved else None
         self._launching = Launching(self.job, self.ending)
         self._supervision = Supervision(self.job, self.ending)
-        self._attempt_reported = 1
+        self._connected_once = False
         self._started_at: float | None = None
         self._alone_since: float | None = None
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -51,9 +74,10 @@ class Framework:
             ev.AgentLost: self._supervision.on_agent_lost,
             ev.ExecutorLost: self._supervision.on_executor_lost,
             ev.MesosError: self._on_mesos_error,
+            ev.Superseded: lambda event, now: self.ending.superseded(event.by),
             ev.LaunchFailed: self._on_launch_failed,
             ev.AgentTotals: self._launching.on_totals,
-            ev.TornDown: lambda event, now: self.ending.torn_down(),
+            ev.TornDown: lambda event, now: self.ending.over(),
             ev.HelloReceived: self._on_hello,
             ev.StreamLost: self._on_stream_lost,
             ev.ProgressReceived: self._on_progress,
@@ -75,27 +99,37 @@ class Framework:
 
     def handle(self, event: ev.Event, now: float) -> list[act.Action]:
         """Takes one event at time `now` (seconds of a monotonic clock); returns what is to be done, in order."""
-        self.job.out = []
+        job = self.job
+        job.out, self._restored = self._restored, []
         if self.phase is not Phase.OVER:
             self._handlers[type(event)](event, now)
             self._launching.ask_for_offers(now)
             self.ending.advance(now)
-        return self.job.out
+            if self._adoption is not None:
+                self._adoption.advance(now)
+            self._settle(now)
+            changes = self._recorder.changes()
+            if changes and not self.outcome.superseded:
+                job.out.insert(0, act.Save(changes))
+        return job.out
 
     # Mesos
 
     def _on_subscribed(self, event: ev.Subscribed, now: float) -> None:
         self.job.framework_id = event.framework_id
-        self.job.do(act.SaveFrameworkId(event.framework_id))
         self.job.mark("subscribed")
         self._connected(now)
 
     def _on_reregistered(self, event: ev.Reregistered, now: float) -> None:
-        self.job.note("connected to the Mesos master again")
+        if self._adoption is None or self._connected_once:
+            self.job.note("connected to the Mesos master again")
         self._connected(now)
 
     def _connected(self, now: float) -> None:
         self.job.connected = True
+        if self._adoption is not None and not self._connected_once:
+            self._adoption.connected()
+        self._connected_once = True
         self.job.reconciliation.begin((task.task_id for _, task in self.job.slots.tasks()), now)
 
     def _on_disconnected(self, event: ev.Disconnected, now: float) -> None:
@@ -105,8 +139,14 @@ class Framework:
 
     def _on_mesos_error(self, event: ev.MesosError, now: float) -> None:
         self.job.connected = False
-        self.ending.fail(f"the Mesos master has ended the framework: {event.message}", now)
-        self.ending.abandon()  # whoever holds the FrameworkID now must not be fought
+        if event.message == FAILED_OVER:
+            self.ending.superseded("")
+            return
+        why = refusals.subscription(event.message, self.job.plan)
+        self.ending.fail(why or f"the Mesos master has ended the framework: {event.message}", now)
+        if why and not self.job.framework_id:
+            self.ending.outcome = replace(self.ending.outcome, refused=True)
+        self.ending.over()  # whoever holds the FrameworkID now must not be fought
 
     # Control channel
 
@@ -125,6 +165,7 @@ class Framework:
         if task.hello is None and slot.incarnation > 1 and self.phase is Phase.RUNNING:
             job.note(f"{slot.name} runs again, on {task.hostname}")
         task.hello, task.attached = hello, True
+        job.slots.touch(slot)
         if self.ending.begun:
             self.ending.send_stop(task)
             return
@@ -183,10 +224,11 @@ class Framework:
 
     def _on_progress(self, event: ev.ProgressReceived, now: float) -> None:
         job = self.job
+        attempt = job.marks.reported.attempt
         for report in event.progress.steps:
             job.mark("first step")
-            if report.attempt > self._attempt_reported:
-                self._attempt_reported = report.attempt
+            if report.attempt > attempt:
+                attempt = report.attempt
                 kept = job.plan.server_replicas and report.step >= job.step
                 what = "going on with" if kept else "replay from"
                 job.note(f"servers complete again (attempt {report.attempt}): {what} step {report.step}")
@@ -194,6 +236,13 @@ class Framework:
                 job.step, job.epoch = report.step, report.epoch
                 self._supervision.progressed()
         job.do(act.ReportProgress(event.progress))
+        job.marks.add(event.task_id, event.sequence, event.progress, now)
+
+    def _settle(self, now: float) -> None:
+        """Acknowledges progress; the marks are saved, and what was reported is written, before that is carried out."""
+        for task_id, sequence in self.job.marks.settle(now, at_once=self.ending.begun).items():
+            acknowledged = control_pb2.Acknowledged(sequence=sequence)
+            self.job.do(act.Send(task_id, control_pb2.DriverMessage(acknowledged=acknowledged)))
 
     def _on_failure(self, event: ev.FailureReceived, now: float) -> None:
         found = self.job.slots.find(event.task_id)
@@ -219,17 +268,19 @@ class Framework:
         if not job.framework_id and now - self._started_at >= job.patience.subscribe_s:
             self.ending.fail(f"the Mesos master accepted no subscription within {job.patience.subscribe_s:g} s", now)
         self._check_alone(now)
-        if not job.connected or self.ending.begun:
+        if not job.connected:
             return
-        self._supervision.check(now)
-        self._promote()
+        if not self.ending.begun:
+            self._supervision.check(now)
+            self._promote()
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()
         if due:
             job.do(act.Reconcile(tuple((task_id, agents[task_id]) for task_id in sorted(due))))
         if job.reconciliation.all_due(now):
             job.do(act.Reconcile(()))
-        self._launching.check_starving(now)
+        if not self.ending.begun:
+            self._launching.check_starving(now)
 
     def _check_alone(self, now: float) -> None:
         """Without a master training goes on, but not without a master and without tasks."""

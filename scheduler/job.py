@@ -6,17 +6,14 @@ import asyncio
 import contextlib
 import getpass
 import importlib.metadata
-import logging
 import os
 import re
 import secrets
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from compute import InputError, TrainingSpec, Validation
 from compute.data.dataset import Dataset
@@ -27,22 +24,20 @@ from compute.optim.clipping import Clip
 from compute.optim.groups import Optimizers
 from compute.retention import Retention
 from compute.trigger import Trigger
-from scheduler import context, shipping, signals
+from scheduler import conclusion, context, job_record, shipping, signals
 from scheduler.cluster import EmbeddedCluster
-from scheduler.cluster_binaries import mesograd_home
 from scheduler.cluster_errors import ClusterError
 from scheduler.context import RunContext, RunOptions
 from scheduler.driver import drive, new_secret
-from scheduler.framework_store import FrameworkStore
+from scheduler.job_record import JobRecord
 from scheduler.local import agent_size, first_complaint, host_size
 from scheduler.master import LocalMaster, RemoteMaster, address_towards, leading_master, parse_master
-from scheduler.outcome import EXIT_FAILED, EXIT_USAGE, JobFailed, JobResult, Outcome, UsageError
+from scheduler.outcome import EXIT_FAILED, EXIT_USAGE, JobResult, Outcome, UsageError
 from scheduler.plan import DEFAULT_SERVER_NEED, JobPlan
 from scheduler.profile import profile_step
-from scheduler.progress import BarProgress, LineProgress
-from scheduler.report import Reporter, Reports
+from scheduler.progress_marks import ProgressMarks
 from scheduler.resources import Need
-from scheduler.summary import Summary
+from scheduler.state_store import StateError, StateStore, job_states
 
 
 class Job:
@@ -63,20 +58,18 @@ class Job:
         """
         run = context.current()
         run.jobs += 1
-        _set_up_logging(run.options.verbose)
+        conclusion.set_up_logging(run.options.verbose)
         try:
             outcome = self._run(run)
         except (UsageError, InputError) as error:
-            raise _failed(str(error), EXIT_USAGE) from None
+            raise conclusion.failed(str(error), EXIT_USAGE) from None
         except ClusterError as error:
-            raise _failed(str(error), error.exit_code) from None
+            raise conclusion.failed(str(error), error.exit_code) from None
+        except StateError as error:
+            raise conclusion.failed(f"{error}; see --state", EXIT_FAILED) from None
         except OSError as error:
-            raise _failed(f"{error.filename or 'driver'}: {error.strerror or error}", EXIT_FAILED) from error
-        if outcome.signal:
-            raise _failed(_interruption(outcome, self._checkpoint_url), outcome.exit_code)
-        if outcome.error:
-            raise _failed(outcome.error, outcome.exit_code, outcome.detail)
-        return JobResult(outcome.step, outcome.epoch, outcome.metrics, outcome.weights_sha256)
+            raise conclusion.failed(f"{error.filename or 'driver'}: {error.strerror or error}", EXIT_FAILED) from error
+        return conclusion.result(outcome, self._checkpoint_url)
 
     def _run(self, run: RunContext) -> Outcome:
         options = run.options
@@ -96,9 +89,7 @@ class Job:
         if self._summary_directory is not None:
             self._summary_directory.mkdir(parents=True, exist_ok=True)
         run.phases.mark("script")
-        reporter = self._reporter(spec)
-        store = FrameworkStore(mesograd_home() / "jobs" / plan.job_id)
-        with signals.unwinding(), _cluster(master, plan) as cluster:
+        with signals.unwinding(), _state(options.state, plan.job_id) as store, _cluster(master, plan) as cluster:
             if isinstance(master, RemoteMaster):
                 uri, host = master.uri, options.driver_host or address_towards(leading_master(master))
                 run.phases.mark("master found")
@@ -106,6 +97,18 @@ class Job:
                 assert cluster is not None
                 uri, host = cluster.master, options.driver_host or "127.0.0.1"
                 run.phases.mark("cluster up")
+            record = JobRecord(
+                plan,
+                master=uri,
+                embedded=cluster is not None,
+                driver_host=host,
+                samples_per_epoch=len(spec.dataset),
+                batch_size=spec.batch_size,
+                summary_directory=str(self._summary_directory or ""),
+                begun_s=time.time(),
+            )
+            job_record.create(store, record)
+            reporter = conclusion.reporter(record, ProgressMarks())
             outcome = asyncio.run(
                 drive(plan, uri, host, reporter, store, run.phases, principal_secret=options.principal_secret)
             )
@@ -137,12 +140,6 @@ class Job:
             role=options.role,
             principal=options.principal,
         )
-
-    def _reporter(self, spec: TrainingSpec) -> Reporter:
-        reporters: list[Reporter] = [_console(sys.stdout, sys.stderr, len(spec.dataset), spec.batch_size)]
-        if self._summary_directory is not None:
-            reporters.append(Summary(self._summary_directory))
-        return Reports(reporters)
 
 
 class TrainingJob(Job):
@@ -221,10 +218,17 @@ class TrainingJob(Job):
         return self
 
 
-def _console(out: IO[str], error: IO[str], samples_per_epoch: int, batch_size: int) -> Reporter:
-    if error.isatty() and out.isatty():
-        return BarProgress(out, error, samples_per_epoch, batch_size)
-    return LineProgress(out, samples_per_epoch, batch_size)
+@contextlib.contextmanager
+def _state(place: str, job_id: str) -> Iterator[StateStore]:
+    """The new job's state, not begun yet, and ours while the context lasts."""
+    states = job_states(place)
+    store = states.store(job_id)
+    try:
+        job_record.forget_old(states)
+        yield store
+    finally:
+        store.close()
+        states.close()
 
 
 @contextlib.contextmanager
@@ -257,36 +261,6 @@ def _job_id() -> str:
     script = getattr(sys.modules["__main__"], "__file__", None) or "job"
     name = re.sub(r"[^A-Za-z0-9_]", "_", Path(script).stem)[:40] or "job"
     return f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-
-
-def _set_up_logging(verbose: bool) -> None:
-    """Our modules' warnings are told by the reporter in their own words; --verbose shows all there is."""
-    if verbose:
-        logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(name)s: %(message)s")
-    else:
-        for name in ("proto", "scheduler", "pymesos", "kazoo"):
-            logging.getLogger(name).addHandler(logging.NullHandler())
-            logging.getLogger(name).propagate = False
-
-
-def _interruption(outcome: Outcome, checkpoint_url: str) -> str:
-    name = signal.Signals(outcome.signal).name
-    where = f"stopped by {name} after step {outcome.step}" if outcome.step else f"stopped by {name} before step 1"
-    if not checkpoint_url:
-        return f"{where}; there is no checkpoint to continue from (see job.checkpoint)"
-    if outcome.checkpointed:
-        return f"{where}; a checkpoint was written to {checkpoint_url}, continue with --resume"
-    return f"{where}; continue from the last checkpoint in {checkpoint_url}, if there is one, with --resume"
-
-
-def _failed(message: str, code: int, detail: str = "", out: Callable[[str], object] | None = None) -> JobFailed:
-    """Says why, and returns what to raise."""
-    write = out or sys.stderr.write
-    if detail:
-        write(detail.rstrip("\n") + "\n")
-    write(f"mesograd: {' '.join(message.split())}\n")
-    sys.stderr.flush()
-    return JobFailed(message, code)
 
 
 def absolute_url(place: str | os.PathLike[str]) -> str:

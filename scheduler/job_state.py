@@ -8,6 +8,7 @@ from scheduler import actions as act
 from scheduler.executors import Executors
 from scheduler.membership import Members
 from scheduler.plan import JobPlan, Patience
+from scheduler.progress_marks import Marks
 from scheduler.reconciliation import Reconciliation
 from scheduler.slots import Slots
 
@@ -24,6 +25,7 @@ class JobState:
     executors: Executors = field(init=False)
     reconciliation: Reconciliation = field(init=False)
     members: Members = field(default_factory=Members)
+    marks: Marks = field(default_factory=Marks)
     step: int = 0  #: highest step reported
     epoch: int = 0  #: that of `step`
     out: list[act.Action] = field(default_factory=list)  #: actions of the event being handled

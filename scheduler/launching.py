@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler import actions as act
 from scheduler import events as ev
-from scheduler import requests, starvation
+from scheduler import refusals, requests, starvation
 from scheduler.ending import Ending, Phase
 from scheduler.job_state import JobState
 from scheduler.placement import Occupancy, Placement, largest, merge_offers, place
@@ -54,6 +54,7 @@ class Launching:
             slot = job.slots.slot(launch.want.role, launch.want.index)
             task_id = slot.next_task_id(job.plan)
             slot.task = Task(task_id, offer.agent_id, offer.hostname, executor.executor_id, now, changed_at=now)
+            job.slots.touch(slot)
             tasks.append(
                 requests.task_info(job.plan, job.patience, task_id, slot.role, offer, launch.resources, executor.info)
             )
@@ -66,9 +67,9 @@ class Launching:
             result[task.agent_id] = Occupancy(
                 known.hostname, known.servers + (slot.role != "worker"), known.workers + (slot.role == "worker")
             )
-        for agent_id in self._job.executors.by_agent:
+        for agent_id, executor in self._job.executors.by_agent.items():
             known = result.get(agent_id, Occupancy(agent_id))
-            result[agent_id] = Occupancy(known.hostname, known.servers, known.workers, executor=True)
+            result[agent_id] = Occupancy(known.hostname, known.servers, known.workers, executor=executor.certain)
         return result
 
     def ask_for_offers(self, now: float) -> None:
@@ -100,8 +101,11 @@ class Launching:
         if self._ending.phase is not Phase.RUNNING or not missing:
             return
         # A job that has got anywhere waits: what it lost may come back.
-        why = "" if job.step else starvation.impossible(job.plan, event.agents, self._largest)
+        why = ""
+        if not job.step:
+            why = refusals.quota(job.plan, event.limits) or starvation.impossible(job.plan, event.agents, self._largest)
         if why:
             self._ending.fail(why, now)
         else:
-            job.note(starvation.waiting(job.plan, missing, self._largest))
+            hint = refusals.quota_hint(job.plan, event.limits)
+            job.note(starvation.waiting(job.plan, missing, self._largest) + hint)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import queue
 import re
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from proto.mesos_address import format_address, parse_address
 from proto.mesos_detector import MasterDetector, is_zookeeper_url, parse_zookeeper_url
@@ -35,7 +37,10 @@ class RemoteMaster:
 
 def parse_master(text: str) -> LocalMaster | RemoteMaster:
     """Understands --master. Raises UsageError."""
-    expected = f"--master takes local[N], HOST:PORT or zk://HOST:PORT/PATH, not {text!r}"
+    if text.startswith("file://"):  # as Mesos' own flags: a ZooKeeper URL may hold a password
+        return parse_master(_contents(Path(text.removeprefix("file://"))))
+    shown = re.sub(r"//[^/@]*@", "//...@", text)
+    expected = f"--master takes local[N], HOST:PORT, zk://HOST:PORT/PATH or file:///PATH, not {shown!r}"
     if text == "local":
         return LocalMaster(1)
     if match := _LOCAL.fullmatch(text):
@@ -52,6 +57,16 @@ def parse_master(text: str) -> LocalMaster | RemoteMaster:
         return RemoteMaster(format_address(*parse_address(text, DEFAULT_PORT)))
     except ValueError:
         raise UsageError(expected) from None
+
+
+def _contents(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--master file://{path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    if text.startswith("file://"):
+        raise UsageError(f"--master file://{path}: it names another file")
+    return text
 
 
 def leading_master(master: RemoteMaster) -> str:
@@ -105,6 +120,23 @@ def _check(address: str) -> None:
     if response is not None and response.status in (http.client.UNAUTHORIZED, http.client.SERVICE_UNAVAILABLE):
         return  # a master that wants a password here, or has no leader yet: the subscription will tell
     raise UsageError(f"what answers at {address} is not a Mesos master; check --master")
+
+
+def framework_named(address: str, name: str) -> str:
+    """Id of the framework of that name at the leading master; empty if there is none, or the master does not say."""
+    connection = http.client.HTTPConnection(*parse_address(address), timeout=CONNECT_TIMEOUT_S)
+    try:
+        connection.request("GET", "/frameworks")
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.client.OK:
+            return ""
+        frameworks = json.loads(body).get("frameworks", [])
+    except (OSError, http.client.HTTPException, ValueError):
+        return ""
+    finally:
+        connection.close()
+    return next((str(item["id"]) for item in frameworks if item.get("name") == name), "")
 
 
 def address_towards(address: str) -> str:

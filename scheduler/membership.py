@@ -27,7 +27,7 @@ class Members:
     attempt: int = 0
     servers: tuple[Seat, ...] = ()  #: by index
     replicas: tuple[Seat, ...] = ()  #: by index of their servers; NOBODY where there is none at the moment
-    in_step: frozenset[str] = frozenset()  #: task ids of replicas that have all that their servers have acknowledged
+    in_step: tuple[str, ...] = ()  #: task ids of replicas that have all that their servers have acknowledged
 
     def renewed(self, slots: Iterable[Slot]) -> Members:
         """What the tasks in these slots, of servers and replicas, make of it; this one where a server is missing.
@@ -47,7 +47,7 @@ class Members:
             servers.append(_seat(serving))
             replicas.append(next((_seat(task) for task in tasks if task is not serving and task.hello), NOBODY))
         attempt = self.attempt if tuple(servers) == self.servers else self.attempt + 1
-        in_step = self.in_step & {task_id for task_id, _ in replicas}
+        in_step = tuple(task_id for task_id, _ in replicas if task_id in self.in_step)
         return Members(attempt, tuple(servers), tuple(replicas), in_step)
 
     def _serving(self, index: int, tasks: Sequence[Task]) -> Task | None:
@@ -61,9 +61,9 @@ class Members:
     def replicated(self, server: str, replica: str) -> Members:
         """A server says that its replica is in step."""
         index = next((index for index, (task_id, _) in enumerate(self.servers) if task_id == server), None)
-        if index is None or not self.replicas or self.replicas[index][0] != replica:
-            return self  # of a server or a replica that is no more
-        return replace(self, in_step=self.in_step | {replica})
+        if index is None or not self.replicas or self.replicas[index][0] != replica or replica in self.in_step:
+            return self  # of a server or a replica that is no more, or nothing new
+        return replace(self, in_step=(*self.in_step, replica))
 
     def complete(self, slots: Iterable[Slot]) -> bool:
         """All servers of this set live; false for attempt 0, and while a lost server is being replaced."""

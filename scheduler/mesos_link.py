@@ -6,17 +6,19 @@ mended pymesos driver (proto/mesos.py) and are posted as events.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proto.mesos import MesosError, Scheduler, SchedulerDriver
 from proto.mesos_address import parse_address
+from proto.mesos_http import basic_credential
 from scheduler import actions as act
 from scheduler import events as ev
 from scheduler.placement import AgentOffer
@@ -110,6 +112,8 @@ class MesosLink:
 
     def __init__(self, framework: Json, master: str, post: Post, secret: str | None = None) -> None:
         self._post = post
+        self._role: str = framework["roles"][0]
+        self._headers = {"Authorization": basic_credential(framework["principal"], secret)} if secret else {}
         self._driver = SchedulerDriver(
             _Callbacks(post),
             framework,
@@ -136,7 +140,8 @@ class MesosLink:
         self._calls.put(None)
         self._driver.stop()
         self._driver.join(HTTP_TIMEOUT_S)
-        self._thread.join(2 * HTTP_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._thread.join(2 * HTTP_TIMEOUT_S)
 
     def _run(self) -> None:
         while (action := self._calls.get()) is not None:
@@ -172,10 +177,13 @@ class MesosLink:
                 driver.reviveOffers()
             case act.ShutdownExecutor():
                 driver.shutdownExecutor({"value": action.executor_id}, {"value": action.agent_id})
+            case act.TellExecutor():
+                data = base64.b64encode(json.dumps({"control": action.control}).encode()).decode()
+                driver.sendFrameworkMessage({"value": action.executor_id}, {"value": action.agent_id}, data)
             case act.AskTotals():
                 totals = self._agent_totals()
                 if totals is not None:
-                    self._post(ev.AgentTotals(totals))
+                    self._post(ev.AgentTotals(totals, quota_limits(self._get("/roles"), self._role)))
             case act.Teardown():
                 self._tear_down()
 
@@ -225,7 +233,7 @@ class MesosLink:
             return None
         connection = http.client.HTTPConnection(*parse_address(address), timeout=HTTP_TIMEOUT_S)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=self._headers)
             response = connection.getresponse()
             return json.loads(response.read()) if response.status == http.client.OK else None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -233,6 +241,17 @@ class MesosLink:
             return None
         finally:
             connection.close()
+
+
+def quota_limits(answer: Mapping[str, Any] | None, role: str) -> dict[str, float]:
+    """The limits on cpus and mem that the master's /roles shows for a role or one above it, the lowest of each."""
+    limits: dict[str, float] = {}
+    for entry in (answer or {}).get("roles", ()):
+        if role == entry["name"] or role.startswith(f"{entry['name']}/"):
+            for name, value in ((entry.get("quota") or {}).get("limit") or {}).items():
+                if name in ("cpus", "mem"):
+                    limits[name] = min(float(value), limits.get(name, float("inf")))
+    return limits
 
 
 def _spans(text: str) -> list[dict[str, int]]:

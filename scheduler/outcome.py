@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 EXIT_FAILED = 1  #: the job failed
 EXIT_USAGE = 2  #: options, script or data unusable; nothing was started
+EXIT_SUPERSEDED = 3  #: another driver has taken the job over, which goes on
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,20 @@ class Outcome:
     detail: str = ""  #: traceback of the user's code, if that was the cause
     signal: int = 0  #: the signal that stopped it, or 0
     worn_out: bool = False  #: a task failed again and again, for no fault of the user's code that we know of
+    refused: bool = False  #: the master did not take the framework: nothing was started
     checkpointed: bool = False  #: a Stop was obeyed in order, a checkpoint (if the job writes any) was written
     step: int = 0
     epoch: int = 0
     weights_sha256: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    superseded: bool = False  #: another driver has taken over; this one has left everything as it is
 
     @property
     def exit_code(self) -> int:
+        if self.refused:
+            return EXIT_USAGE
+        if self.superseded:
+            return EXIT_SUPERSEDED
         return 128 + self.signal if self.signal else EXIT_FAILED if self.error else 0
 
 

@@ -76,5 +76,6 @@ class Patience:
     reconcile_first_s: float = 5
     reconcile_max_s: float = 60
     reconcile_all_s: float = 900
+    tell_address_s: float = 3  #: between two messages to executors that say where a restarted driver listens
     refuse_idle_s: float = 3600  #: filter on offers while nothing is needed
     refuse_small_s: float = 5  #: filter on offers that are too small

@@ -12,9 +12,11 @@ from tqdm import tqdm
 
 from proto import control_pb2
 from scheduler.outcome import Outcome
+from scheduler.progress_marks import ProgressMarks
 
 LINE_INTERVAL_S = 5.0
 WINDOW_STEPS = 50  #: steps over which images/s is averaged
+NOTHING_TOLD = ProgressMarks()
 _NAMES = {"Top1Accuracy": "test accuracy"}
 
 
@@ -26,11 +28,11 @@ def display(metrics: Mapping[str, float]) -> list[str]:
 class _Pace:
     """What bar and lines both show; knows new steps from replayed ones."""
 
-    def __init__(self, samples_per_epoch: int, batch_size: int) -> None:
+    def __init__(self, samples_per_epoch: int, batch_size: int, told: ProgressMarks) -> None:
         self.steps_per_epoch = max(1, math.ceil(samples_per_epoch / batch_size))
         self.last = control_pb2.StepReport()
         self._window: deque[tuple[int, float]] = deque(maxlen=WINDOW_STEPS)
-        self._told: set[tuple[str, int]] = set()
+        self._told = {"epoch": told.epoch_done, "validation": told.validation, "checkpoint": told.checkpoint}
 
     def add(self, step: control_pb2.StepReport) -> None:
         self.last = step
@@ -61,8 +63,8 @@ class _Pace:
         return lines
 
     def _is_new(self, kind: str, number: int) -> bool:
-        new = (kind, number) not in self._told
-        self._told.add((kind, number))
+        new = number > self._told[kind]
+        self._told[kind] = max(number, self._told[kind])
         return new
 
 
@@ -70,10 +72,15 @@ class LineProgress:
     """Plain lines, at most one per LINE_INTERVAL_S besides the milestones."""
 
     def __init__(
-        self, out: IO[str], samples_per_epoch: int, batch_size: int, clock: Callable[[], float] = time.monotonic
+        self,
+        out: IO[str],
+        samples_per_epoch: int,
+        batch_size: int,
+        clock: Callable[[], float] = time.monotonic,
+        told: ProgressMarks = NOTHING_TOLD,
     ) -> None:
         self._out = out
-        self._pace = _Pace(samples_per_epoch, batch_size)
+        self._pace = _Pace(samples_per_epoch, batch_size, told)
         self._clock = clock
         self._next_s = -math.inf
 
@@ -93,6 +100,9 @@ class LineProgress:
     def note(self, text: str) -> None:
         self._print(text)
 
+    def flush(self) -> None:
+        pass  # every line is flushed
+
     def finish(self, outcome: Outcome) -> None:
         print_results(self._out, outcome)
 
@@ -103,11 +113,18 @@ class LineProgress:
 class BarProgress:
     """A progress bar per epoch on a terminal; everything else scrolls above it."""
 
-    def __init__(self, out: IO[str], bar_out: IO[str], samples_per_epoch: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        out: IO[str],
+        bar_out: IO[str],
+        samples_per_epoch: int,
+        batch_size: int,
+        told: ProgressMarks = NOTHING_TOLD,
+    ) -> None:
         tqdm.monitor_interval = 0  # no thread to watch over a bar that is refreshed at every step
         self._out = out
         self._bar_out = bar_out
-        self._pace = _Pace(samples_per_epoch, batch_size)
+        self._pace = _Pace(samples_per_epoch, batch_size, told)
         self._bar: tqdm[Any] | None = None
         self._epoch = 0
 
@@ -144,6 +161,9 @@ class BarProgress:
         print(text, file=self._out, flush=True)
         if self._bar is not None:
             self._bar.refresh()
+
+    def flush(self) -> None:
+        pass
 
     def finish(self, outcome: Outcome) -> None:
         self._close()

@@ -18,6 +18,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """A line for the user: a fault, or what is being waited for."""
 
+    def flush(self) -> None:
+        """What was told so far survives the death of this process."""
+
     def finish(self, outcome: Outcome) -> None:
         """Nothing more will come."""
 
@@ -35,6 +38,10 @@ class Reports:
     def note(self, text: str) -> None:
         for reporter in self._reporters:
             reporter.note(text)
+
+    def flush(self) -> None:
+        for reporter in self._reporters:
+            reporter.flush()
 
     def finish(self, outcome: Outcome) -> None:
         for reporter in self._reporters:

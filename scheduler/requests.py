@@ -15,10 +15,15 @@ from scheduler.resources import Resources
 CAPABILITIES = ("PARTITION_AWARE", "TASK_KILLING_STATE", "MULTI_ROLE", "RESERVATION_REFINEMENT")
 
 
+def framework_name(plan: JobPlan) -> str:
+    """As the master lists it; as unique as the job's id."""
+    return f"mesograd {plan.job_id}"
+
+
 def framework_info(plan: JobPlan, hostname: str, framework_id: str = "") -> dict[str, Any]:
     """FrameworkInfo. `user`, `principal` and `checkpoint` cannot be changed once registered."""
     info: dict[str, Any] = {
-        "name": f"mesograd {plan.job_id}",
+        "name": framework_name(plan),
         "user": plan.user,
         "principal": plan.principal,
         "hostname": hostname,
@@ -26,10 +31,18 @@ def framework_info(plan: JobPlan, hostname: str, framework_id: str = "") -> dict
         "checkpoint": True,
         "failover_timeout": FAILOVER_TIMEOUT_S,
         "capabilities": [{"type": name} for name in CAPABILITIES],
+        "offer_filters": {plan.role: {"min_allocatable_resources": {"quantities": _smallest_useful(plan)}}},
+        "labels": {"labels": [{"key": "mesograd.job", "value": plan.job_id}]},
     }
     if framework_id:
         info["id"] = {"value": framework_id}
     return info
+
+
+def _smallest_useful(plan: JobPlan) -> list[dict[str, Any]]:
+    """Offers that hold none of these are of no use: the need of one task, whose executor may run there already."""
+    needs = dict.fromkeys(plan.need(role) for role in ("worker", "server"))
+    return [{"quantities": {"cpus": {"value": need.cpus}, "mem": {"value": need.mem_mb}}} for need in needs]
 
 
 def executor_info(plan: JobPlan, executor_id: str, framework_id: str, resources: Resources) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class Slots:
     plan: JobPlan
     all: list[Slot] = field(default_factory=list)
     retired: set[str] = field(default_factory=set)  #: ids of tasks given up; if one shows up again it is killed
+    _touched: dict[tuple[str, int], Slot] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for role in ("server", "replica", "worker"):
@@ -108,12 +109,30 @@ class Slots:
     def slot(self, role: str, index: int) -> Slot:
         return next(slot for slot in self.all if slot.role == role and slot.index == index)
 
+    def ensure(self, role: str, index: int) -> Slot:
+        """The slot, made if the plan does not know it: the job had another size when it was written down."""
+        found = [slot for slot in self.all if slot.role == role and slot.index == index]
+        if not found:
+            found = [Slot(role, index)]
+            self.all += found
+        return found[0]
+
+    def touch(self, slot: Slot) -> None:
+        """What a restarted driver must know of the slot has changed: to be written down before anything is done."""
+        self._touched[slot.role, slot.index] = slot
+
+    def take_touched(self) -> list[Slot]:
+        """Slots touched since the last call."""
+        touched, self._touched = self._touched, {}
+        return list(touched.values())
+
     def vacate(self, slot: Slot, now: float, patience: Patience, counts: bool) -> None:
         """The slot's task is gone. `counts`: as a failure, with growing back-off; else it is relaunched soon."""
         if slot.task is not None:
             self.retired.add(slot.task.task_id)
         slot.task = None
         slot.announced = False
+        self.touch(slot)
         if counts:
             slot.failures += 1
         if slot.failures >= 2:
@@ -125,4 +144,6 @@ class Slots:
     def progressed(self) -> None:
         """The job got further: what failed before has been overcome."""
         for slot in self.all:
-            slot.failures = 0
+            if slot.failures:
+                slot.failures = 0
+                self.touch(slot)

@@ -35,7 +35,8 @@ def waiting(plan: JobPlan, missing: Sequence[Want], largest_seen: Resources) -> 
     """One line on what the job waits for."""
     names = ", ".join(f"{want.role} {want.index}" for want in missing)
     needs = "; ".join(asked(plan, role) for role in sorted({want.role for want in missing}))
-    return f"waiting for resources for {names}: {needs}; the largest offer seen: {largest_seen}"
+    offered = f"the largest offer seen: {largest_seen}" if largest_seen.scalars else "no agent has so much free"
+    return f"waiting for resources for {names}: {needs}; {offered}"
 
 
 def asked(plan: JobPlan, role: str) -> str:

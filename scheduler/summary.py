@@ -1,7 +1,8 @@
 """TensorBoard event files of a job: DIR/train with one point per step, DIR/validation with one per validation.
 
 A replayed step is not written twice. A run that begins at step s (1, or where it resumed) marks its files with
-SessionLog.START at s, upon which TensorBoard's reader forgets what an earlier run wrote from s on.
+SessionLog.START at s, upon which TensorBoard's reader forgets what an earlier run wrote from s on. A driver that
+goes on for one that died does the same, behind the last step that is known to be safe.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any
 
 from proto import control_pb2
 from scheduler.outcome import Outcome
+from scheduler.progress_marks import ProgressMarks
+
+NOTHING_WRITTEN = ProgressMarks()
 
 
 @contextmanager
@@ -31,11 +35,17 @@ def _without_torch() -> Iterator[None]:
 
 
 class Summary:
-    """Writes a job's progress. `directory` is made when there is something to write; raises OSError if it cannot be."""
+    """Writes a job's progress. `directory` is made when there is something to write; raises OSError if it cannot be.
 
-    def __init__(self, directory: Path) -> None:
-        self._train = _EventFile(directory / "train")
-        self._validation = _EventFile(directory / "validation")
+    Args:
+        directory: gets "train" and "validation".
+        written: what a driver before this one has written of the same run.
+    """
+
+    def __init__(self, directory: Path, written: ProgressMarks = NOTHING_WRITTEN) -> None:
+        self._train = _EventFile(directory / "train", written.step)
+        self._validation = _EventFile(directory / "validation", written.validation if written.step else 0)
+        self._validation_goes_on = written.step > 0
 
     def progress(self, progress: control_pb2.Progress) -> None:
         for step in progress.steps:
@@ -48,15 +58,17 @@ class Summary:
                 if prefix:
                     scalars[f"LearningRate/{prefix}"] = rate
             self._train.add(step.step, scalars)
-            self._validation.begin(step.step)
+            if not self._validation_goes_on:
+                self._validation.begin(step.step)
         for validation in progress.validations:
             self._validation.add(validation.step, validation.metrics)
-            self._validation.flush()
-        if progress.validations or progress.checkpoints:
-            self._train.flush()
 
     def note(self, text: str) -> None:
         pass
+
+    def flush(self) -> None:
+        self._train.flush()
+        self._validation.flush()
 
     def finish(self, outcome: Outcome) -> None:
         self._train.close()
@@ -66,15 +78,16 @@ class Summary:
 class _EventFile:
     """One event file, begun at the first step it hears of."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, last_step: int) -> None:
         self._directory = directory
         self._writer: Any = None
-        self._last_step = 0
+        self._last_step = last_step
 
     def begin(self, step: int) -> None:
-        """Opens the file if it is not open: all points from `step` on are this run's."""
+        """Opens the file if it is not open: all points from `step` on are this driver's."""
         if self._writer is not None:
             return
+        step = self._last_step + 1 if self._last_step else step
         with _without_torch():
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -87,9 +100,9 @@ class _EventFile:
         self._last_step = step - 1
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:
-        self.begin(step)
-        if step <= self._last_step:
+        if self._last_step and step <= self._last_step:
             return  # replayed
+        self.begin(step)
         with _without_torch():
             from tensorboardX.proto.event_pb2 import Event
             from tensorboardX.proto.summary_pb2 import Summary as SummaryMessage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler import refusals
 from scheduler.ending import Ending, Phase
 from scheduler.job_state import JobState
 from scheduler.slots import Slot, Task
@@ -63,10 +64,14 @@ class Supervision:
         job = self._job
         if update.state != task.state:
             task.state, task.changed_at = update.state, now
+            job.slots.touch(slot)
         task.asked_at = None
         if update.state in ev.TERMINAL_STATES:
             if update.reason in _EXECUTOR_ENDS:
                 job.executors.forget(task.agent_id, task.executor_id)
+            why = refusals.task(update, job.plan)
+            if why:
+                self._ending.fail(why, now)
             if update.exit_code == _FATAL_EXIT and not task.failure and self._ending.phase is Phase.RUNNING:
                 words = update.message.strip().splitlines() or ["it did not say why"]
                 self._ending.fail(f"{slot.name} on {task.hostname} gave up: {words[-1]}", now, update.message)

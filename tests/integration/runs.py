@@ -27,6 +27,24 @@ LENET = str(ROOT / "examples" / "train_lenet.py")
 TIMEOUT_S = 120.0
 
 
+CLI = ("-m", "scheduler.cli")
+STATE = WORK / "jobs"
+
+
+def environment() -> dict[str, str]:
+    """Of every command that these tests start."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(WORK), "MESOGRAD_STATE": str(STATE)}
+
+
+def command(*arguments: str) -> str:
+    """Standard output of another command of mesograd, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, *CLI, *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @dataclass
 class Run:
     """One `mesograd run`, started by `start`."""
@@ -40,12 +58,12 @@ class Run:
         self._readers: list[threading.Thread] = []
 
     @classmethod
-    def start(cls, *arguments: str, cwd: Path | None = None) -> "Run":
+    def start(cls, *arguments: str, cwd: Path | None = None, program: Sequence[str] = CLI) -> "Run":
         """Starts `mesograd run` with these arguments, in a process group of its own, as a shell does."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "scheduler.cli", "run", *arguments],
+            [sys.executable, *program, "run", *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd or ROOT,
-            process_group=0, env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(WORK)},
+            process_group=0, env=environment(),
         )  # fmt: skip
         run = cls(process)
         run._readers = [

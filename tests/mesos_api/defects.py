@@ -4,6 +4,7 @@ A scenario gets a Drivers object, which makes either pymesos' drivers or ours, a
 the driver raises). test_defects.py runs each with both.
 """
 
+import contextlib
 import os
 import resource
 import socket
@@ -440,6 +441,92 @@ def the_framework_can_be_updated(drivers: Drivers) -> None:
 
 
 # --- import ----------------------------------------------------------------------------------------------------------
+
+
+@defect(symptom="offer_constraints")
+def offer_constraints_are_told(drivers: Drivers) -> None:
+    master = drivers.master()
+    group = {"attribute_constraints": [{"selector": {"attribute_name": "rack"}, "predicate": {"exists": {}}}]}
+    constraints = {"role_constraints": {"*": {"groups": [group]}}}
+    drivers.connected_scheduler(master, offer_constraints=constraints)
+    assert master.wait_call("SUBSCRIBE").body["subscribe"]["offer_constraints"] == constraints
+
+
+@defect(symptom="calls: .*TEARDOWN")
+def a_heartbeat_callback_of_another_form(drivers: Drivers) -> None:
+    """Schedulers written for earlier releases, as tfmesos and dpark, have one that this release calls in vain."""
+
+    class Old(RecordingScheduler):
+        callbacks = tuple(name for name in RecordingScheduler.callbacks if name != "processHeartBeat")
+
+        def processHeartBeat(self) -> None: ...
+
+    master = drivers.master()
+    sched = Old()
+    drivers.scheduler(sched, master.address).start()
+    sched.wait("registered")
+    master.wait_stream().send({"type": "HEARTBEAT"})
+    master.wait_stream().send({"type": "RESCIND", "rescind": {"offer_id": {"value": "o1"}}})
+    sched.wait("offerRescinded", timeout_s=3)
+    assert not master.calls_of("TEARDOWN"), "the framework was torn down"
+
+
+# --- scheduler: ZooKeeper ------------------------------------------------------------------------------------------
+
+
+@defect(symptom="not said to ZooKeeper")
+def zookeeper_credentials_are_used(drivers: Drivers) -> None:
+    import kazoo.client
+
+    given: list[Any] = []
+    plain = kazoo.client.KazooClient
+
+    class Noting(plain):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            given.append(options.get("auth_data"))
+            super().__init__("127.0.0.1:1")
+
+        def start(self, timeout: float = 0.0) -> None:
+            raise self.handler.timeout_exception("nobody is there")
+
+    kazoo.client.KazooClient = Noting
+    if drivers.original:
+        import pymesos.detector
+
+        pymesos.detector.ZKClient = Noting
+    try:
+        driver = drivers.scheduler(RecordingScheduler(), "zk://me:my%20secret@127.0.0.1:1/mesos")
+        with contextlib.suppress(Exception):  # whatever becomes of the connection
+            driver.start()
+        wait_until(lambda: given, 5, "no client was made")
+    finally:
+        kazoo.client.KazooClient = plain
+    assert given[0] == [("digest", "me:my secret")], "the credentials were not said to ZooKeeper"
+
+
+@defect(symptom="gave up")
+def zookeeper_is_tried_again(drivers: Drivers) -> None:
+    """It is away for longer than a client waits for it; then it is there."""
+    from proto import mesos_detector
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    patience_s, mesos_detector.START_TIMEOUT_S = mesos_detector.START_TIMEOUT_S, 0.3
+    try:
+        failed = threading.Event()
+        sched = RecordingScheduler(connectionFailed=lambda *args: failed.set())
+        driver = drivers.scheduler(sched, f"zk://127.0.0.1:{port}/mesos")
+        try:
+            driver.start()
+        except Exception as error:  # noqa: BLE001 - kazoo's own
+            raise AssertionError(f"it gave up: {error}") from None
+        assert failed.wait(10)
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.settimeout(15)
+            server.accept()[0].close()
+    finally:
+        mesos_detector.START_TIMEOUT_S = patience_s
 
 
 @defect(symptom="signal only works in main thread")

@@ -14,14 +14,14 @@ import pytest
 from tests.mesos_api.recorders import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-AGENT_ARGUMENTS = (
-    "--launcher=posix",
-    "--isolation=posix/cpu,posix/mem",
-    "--systemd_enable_support=false",
-    "--resources=cpus:2;mem:1024;disk:1024;ports:[31000-31100]",
-    "--executor_reregistration_timeout=10secs",
-    "--recovery_timeout=1mins",
-)
+AGENT_FLAGS = {
+    "launcher": "posix",
+    "isolation": "posix/cpu,posix/mem",
+    "systemd_enable_support": "false",
+    "resources": "cpus:2;mem:1024;disk:1024;ports:[31000-31100]",
+    "executor_reregistration_timeout": "10secs",
+    "recovery_timeout": "1mins",
+}
 
 
 def mesos_directory() -> Path:
@@ -42,14 +42,16 @@ def free_port() -> int:
 
 
 class RealMesos:
-    """Runs until stop(). `agent_work` holds the sandboxes."""
+    """Runs until stop(). `agent_work` holds the sandboxes; `agent_flags` go over AGENT_FLAGS."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **agent_flags: str) -> None:
         self._bin = mesos_directory() / "bin"
         self._directory = directory
         self.agent_work = directory / "agent"
         self.master = f"127.0.0.1:{free_port()}"
         self._agent_port = free_port()
+        self._agent_flags = AGENT_FLAGS | agent_flags
+        self.agent = f"127.0.0.1:{self._agent_port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._start("master", f"--work_dir={directory / 'master'}", f"--port={self.master.split(':')[1]}")
         self.start_agent()
@@ -71,7 +73,7 @@ class RealMesos:
             f"--work_dir={self.agent_work}",
             f"--runtime_dir={self._directory / 'run'}",
             f"--launcher_dir={self._bin}",
-            *AGENT_ARGUMENTS,
+            *(f"--{name}={value}" for name, value in self._agent_flags.items()),
         )
 
     def signal_agent(self, number: int) -> None:

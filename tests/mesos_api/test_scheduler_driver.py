@@ -122,7 +122,7 @@ def test_masters_that_redirect_in_a_circle_are_not_flooded(drivers: Drivers) -> 
     assert len(one.calls) + len(two.calls) < 12
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 409])
+@pytest.mark.parametrize("status", [400, 403, 409])
 def test_a_refused_framework_aborts(drivers: Drivers, status: int) -> None:
     master = drivers.master()
     master.subscribe_answers.append(Answer(status, b"Invalid 'FrameworkInfo.roles'"))
@@ -132,6 +132,21 @@ def test_a_refused_framework_aborts(drivers: Drivers, status: int) -> None:
     (message,) = sched.wait("error")
     assert f"HTTP {status}: Invalid 'FrameworkInfo.roles'" in message
     assert master.address in message
+    assert driver.join(5)
+    assert len(master.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("secret", "words"), [(None, "demands the secret of"), ("wrong", "does not accept the secret given for")]
+)
+def test_a_master_that_authenticates(drivers: Drivers, secret: str | None, words: str) -> None:
+    master = drivers.master()
+    master.subscribe_answers.append(Answer(401, b"401 Unauthorized."))
+    sched = RecordingScheduler()
+    driver = drivers.scheduler(sched, master.address, principal="me", secret=secret)
+    driver.start()
+    (message,) = sched.wait("error")
+    assert message == f"the master at {master.address} {words} principal 'me' (HTTP 401)"
     assert driver.join(5)
     assert len(master.calls) == 1
 

@@ -1,6 +1,7 @@
 """The executor under a real Mesos agent: `python -m executor` in all but the command of its children."""
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -26,7 +27,8 @@ TERMINAL = ("TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_LOST", "TASK_GO
 class Framework(Scheduler):
     """Launches the tasks that the test asks for, all in one executor, and notes their updates."""
 
-    def __init__(self, master: str) -> None:
+    def __init__(self, master: str, environment: dict[str, str] | None = None, **info: Any) -> None:
+        """`environment` is for the executor; `info` goes over the FrameworkInfo."""
         self.changed = threading.Condition()
         self.waiting: list[dict[str, Any]] = []
         self.updates: list[dict[str, Any]] = []
@@ -38,7 +40,9 @@ class Framework(Scheduler):
             "roles": ["*"],
             "checkpoint": True,
             "capabilities": [{"type": "MULTI_ROLE"}, {"type": "TASK_KILLING_STATE"}, {"type": "PARTITION_AWARE"}],
+            **info,
         }
+        self.environment = {"PYTHONPATH": str(CHECKOUT), **(environment or {})}
         self.driver = SchedulerDriver(self, framework, master)
         self.driver.start()
 
@@ -57,7 +61,7 @@ class Framework(Scheduler):
                 "command": {
                     "shell": True,
                     "value": f"exec {sys.executable} -m tests.mesos_executor.run_executor",
-                    "environment": {"variables": [{"name": "PYTHONPATH", "value": str(CHECKOUT)}]},
+                    "environment": {"variables": [{"name": k, "value": v} for k, v in self.environment.items()]},
                 },
             },
         }
@@ -116,9 +120,9 @@ def mesos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMesos]:
     mesos.stop()
 
 
-@pytest.fixture
-def framework(mesos: RealMesos) -> Iterator[Framework]:
-    framework = Framework(mesos.master)
+@contextlib.contextmanager
+def running(framework: Framework) -> Iterator[Framework]:
+    """Connected meanwhile, then torn down with all its executors."""
     try:
         wait_until(lambda: framework.driver.connected, 20, "not connected")
         yield framework
@@ -133,6 +137,12 @@ def framework(mesos: RealMesos) -> Iterator[Framework]:
             process.kill()
         assert not alive, "the executor outlived its framework"
     assert framework.errors == []
+
+
+@pytest.fixture
+def framework(mesos: RealMesos) -> Iterator[Framework]:
+    with running(Framework(mesos.master)) as framework:
+        yield framework
 
 
 def executor_processes(framework: Framework) -> list[psutil.Process]:

@@ -6,6 +6,7 @@ import json
 from proto import control_pb2 as pb
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler import recovery
 from scheduler.framework import PYTHON_VERSION, Framework, Phase
 from scheduler.placement import AgentOffer
 from scheduler.plan import JobPlan, Patience
@@ -58,15 +59,17 @@ def task_data(task):
 class Harness:
     """A framework, the time, and what the master would know."""
 
-    def __init__(self, patience=None, framework_id="", **plan_changes):
-        self.framework = Framework(plan(**plan_changes), patience or Patience(), framework_id)
+    def __init__(self, patience=None, **plan_changes):
+        self.plan, self.patience = plan(**plan_changes), patience or Patience()
+        self.framework = Framework(self.plan, self.patience)
         self.now = 100.0
-        self.saved = bool(framework_id)
+        self.store = {}  # the records saved
         self.offered = {}  # offer id -> AgentOffer, until used or declined
         self.tasks = {}  # task id -> TaskInfo, all ever
         self.alive = {}  # slot name -> task id, until the framework may know it is gone
         self.executors = {}  # (agent, executor id) -> ExecutorInfo
         self.lost = set()  # ids of executors reported lost
+        self.given_up = set()  # tasks given up by drivers that died
         self.over = None
         self.count = 0
 
@@ -87,9 +90,11 @@ class Harness:
         actions = self.framework.handle(event, self.now)
         if self.over is not None:
             assert actions == []
+        assert not any(isinstance(action, act.Save) for action in actions[1:]), "it is written ahead of all else"
         for action in actions:
             assert self.over is None, f"{action} after Over"
             self.check(action)
+        self.check_store()
         if self.over is None:
             assert not self.offered, "an offer was neither used nor declined"
         if isinstance(event, ev.StatusUpdate) and "uuid" in event.raw and self.over is None:
@@ -97,9 +102,47 @@ class Harness:
             assert acknowledged == [act.Acknowledge(event.raw)], "each update is acknowledged once"
         return actions
 
+    def crash(self, event, done, after=0.0):
+        """The driver dies when it has carried out `done` of the actions of an event; another one goes on.
+
+        Returns the actions that were carried out.
+        """
+        self.now += after
+        if isinstance(event, ev.ExecutorLost):
+            self.executors.pop((event.agent_id, event.executor_id), None)
+        if isinstance(event, ev.StatusUpdate) and event.state in ev.TERMINAL_STATES:
+            self.gone(event.task_id)
+        if isinstance(event, ev.Offers):
+            self.offered.update({offer_id: offer for offer in event.offers for offer_id in offer.offer_ids})
+        self.given_up |= self.framework.job.slots.retired
+        carried_out = self.framework.handle(event, self.now)[:done]
+        for action in carried_out:
+            self.check(action)
+        self.offered.clear()  # they end with the subscription
+        if self.over is None:
+            self.framework = Framework(self.plan, self.patience, json.loads(json.dumps(self.store)), self.now)
+            self.check_store()
+        return carried_out
+
+    def check_store(self):
+        """What is stored is what a new driver needs to know of the present."""
+        if self.over is None:
+            present = recovery.snapshot(self.framework.job, self.framework.ending)
+            unused = {"incarnation": 0, "failures": 0}
+            kinds = [
+                {key: record for key, record in records.items() if key != recovery.PROGRESS and record != unused}
+                for records in (present, self.store)  # progress is written now and then only
+            ]
+            assert kinds[0] == kinds[1]
+
     def check(self, action):
-        if isinstance(action, act.SaveFrameworkId):
-            self.saved = True
+        if isinstance(action, act.Save):
+            for key, record in action.changes.items():
+                assert self.store.get(key) != record, "written without need"
+                if record is None:
+                    del self.store[key]
+                else:
+                    self.store[key] = json.loads(json.dumps(record))
         elif isinstance(action, act.Decline):
             for offer_id in action.offer_ids:
                 del self.offered[offer_id]
@@ -110,7 +153,7 @@ class Harness:
             self.offered.clear()
 
     def check_accept(self, action):
-        assert self.saved, "launched before the FrameworkID was saved"
+        assert self.store["framework"]["id"], "launched before the FrameworkID was saved"
         offered = NOTHING
         for offer_id in action.offer_ids:
             offer = self.offered.pop(offer_id)
@@ -123,8 +166,10 @@ class Harness:
             assert task_id not in self.tasks, "a task id is used once"
             assert len(task_id) <= 255
             self.tasks[task_id] = task
+            written = [record["task"]["task_id"] for record in self.store.values() if "task" in record]
+            assert task_id in written, "launched before it was written down"
             slot = task["name"].rpartition(".")[0]
-            known = self.framework.job.slots.retired
+            known = self.framework.job.slots.retired | self.given_up
             assert slot not in self.alive or self.alive[slot] in known, f"two live tasks in {slot}"
             self.alive[slot] = task_id
             used = used + Resources.parse(task["resources"])

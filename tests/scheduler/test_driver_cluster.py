@@ -13,12 +13,14 @@ import psutil
 import pytest
 
 from proto import control_pb2 as pb
+from scheduler import job_record
 from scheduler.cluster import EmbeddedCluster
 from scheduler.driver import drive, new_secret
-from scheduler.framework_store import FrameworkStore
+from scheduler.job_record import JobRecord
 from scheduler.phases import Phases
 from scheduler.plan import JobPlan, Patience
 from scheduler.resources import Need
+from scheduler.state_store_sqlite import SqliteStates
 
 pytestmark = pytest.mark.cluster
 
@@ -50,6 +52,9 @@ class Watcher:
     def note(self, text):
         self.notes.append(text)
 
+    def flush(self):
+        pass
+
     def finish(self, outcome):
         pass
 
@@ -68,12 +73,21 @@ def run(cluster, script, tmp_path, watcher=None, patience=None, all_end=True, **
         "worker_need": Need(1, 100),
     }
     plan = JobPlan(**{**values, **changes})
-    store = FrameworkStore(tmp_path / "state")
+    states = SqliteStates(tmp_path / "state")
+    store = states.store(plan.job_id)
+    record = JobRecord(plan, cluster.master, embedded=False, driver_host="", samples_per_epoch=1, batch_size=1)
+    job_record.create(store, record)
     watcher = watcher or Watcher()
     job = drive(plan, cluster.master, "127.0.0.1", watcher, store, Phases(), patience)
-    outcome = asyncio.run(asyncio.wait_for(job, TIMEOUT_S))
+    try:
+        outcome = asyncio.run(asyncio.wait_for(job, TIMEOUT_S))
+    finally:
+        records = store.load()
+        assert set(records) == {job_record.JOB, job_record.FINISHED}
+        assert job_record.load(records).plan.secret == ""
+        store.close()
+    assert job_record.finished(records).outcome == outcome
     assert [f["name"] for f in active_frameworks(cluster.master)] == []
-    assert not (tmp_path / "state").exists()
     if all_end:
         _, left = psutil.wait_procs(tasks_of(plan.job_id), timeout=10)
         assert [process.cmdline() for process in left] == []

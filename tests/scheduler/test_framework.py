@@ -25,13 +25,16 @@ def test_framework_info():
     assert info["principal"] == "mesograd"
     capabilities = {c["type"] for c in info["capabilities"]}
     assert {"PARTITION_AWARE", "MULTI_ROLE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE"} == capabilities
+    smallest = info["offer_filters"]["ml"]["min_allocatable_resources"]["quantities"]
+    needs = [plan().worker_need, plan().server_need]
+    assert smallest == [{"quantities": {"cpus": {"value": n.cpus}, "mem": {"value": n.mem_mb}}} for n in needs]
     assert "id" not in info
     assert framework_info(plan(), "h", "fw-1")["id"] == {"value": "fw-1"}
 
 
 def test_the_framework_id_is_saved_before_anything_is_launched():
     h = Harness()
-    assert of(h.send(ev.Subscribed("fw-1")), act.SaveFrameworkId) == [act.SaveFrameworkId("fw-1")]
+    assert of(h.send(ev.Subscribed("fw-1")), act.Save) == [act.Save({"framework": {"id": "fw-1"}})]
     assert of(h.offer("a"), act.Accept)
 
 
@@ -423,9 +426,9 @@ def test_a_launch_that_did_not_reach_the_master_is_repeated():
 def test_an_error_of_the_master_ends_the_job_without_a_teardown():
     h = Harness()
     h.start()
-    actions = h.send(ev.MesosError("Framework failed over"))
+    actions = h.send(ev.MesosError("Framework has been removed"))
     assert not of(actions, act.Teardown)
-    assert "Framework failed over" in of(actions, act.Over)[0].outcome.error
+    assert "Framework has been removed" in of(actions, act.Over)[0].outcome.error
 
 
 def test_a_master_that_never_accepts_the_subscription():

@@ -1,7 +1,8 @@
 """The framework against a small model of Mesos and of tasks, with random faults at random moments.
 
-Harness checks the invariants after every event. Whatever has happened: once the faults stop, the job gets all its
-tasks, ends, and the framework is torn down.
+The driver dies too, amid the actions of any event, and another one goes on from what it has stored. Harness checks the
+invariants after every event: a slot has at most one live task, a task id is used once, what is launched was written down
+before. Whatever has happened: once the faults stop, the job gets all its tasks, ends, and the framework is torn down.
 """
 
 from hypothesis import HealthCheck, settings
@@ -29,12 +30,20 @@ class Cluster:
         self.subscribed = False
         self.suppressed = False
         self.stopping = set()
+        self.asked = []
         self.offers = 0
 
     def send(self, event, after=0.0):
         if self.h.over is None:
             for action in self.h.send(event, after):
                 self.carry_out(action)
+
+    def crash(self, event, done):
+        """The driver dies amid the actions of an event, and is started again."""
+        if self.h.over is None:
+            for action in self.h.crash(event, done):
+                self.carry_out(action)
+            self.subscribed = self.suppressed = False
 
     def carry_out(self, action):
         if isinstance(action, act.Accept):
@@ -51,6 +60,8 @@ class Cluster:
             self.suppressed = True
         elif isinstance(action, act.Revive):
             self.suppressed = False
+        elif isinstance(action, act.Reconcile):
+            self.asked += [task_id for task_id, _ in action.tasks] or list(self.running)
         elif isinstance(action, act.Kill):
             self.stopping.add(action.task_id)
         elif isinstance(action, act.ShutdownExecutor):
@@ -77,12 +88,14 @@ class Cluster:
         if not self.subscribed or self.suppressed or self.h.over is not None:
             return
         self.offers += 1
-        offers = [
+        self.send(ev.Offers(self.all_offers()))
+
+    def all_offers(self):
+        return tuple(
             AgentOffer(agent, agent, "10.0.0.1", (f"o{self.offers}-{agent}",), free)
             for agent, free in self.free.items()
             if free != NOTHING
-        ]
-        self.send(ev.Offers(tuple(offers)))
+        )
 
     def obey(self):
         """What was told to end, ends."""
@@ -92,6 +105,13 @@ class Cluster:
             elif name in self.executors:
                 self.end_executor(name)
         self.stopping.clear()
+
+    def answer(self):
+        """The master says what it knows of the tasks that it was asked about."""
+        asked, self.asked = self.asked, []
+        for task_id in asked:
+            agent = self.h.tasks[task_id]["agent_id"]["value"] if task_id in self.h.tasks else ""
+            self.send(ev.StatusUpdate(task_id, "TASK_RUNNING" if task_id in self.running else "TASK_GONE", agent))
 
     def attach(self, task_id):
         agent, _ = self.running[task_id]
@@ -115,7 +135,7 @@ class Chaos(RuleBasedStateMachine):
     def subscribe(self):
         if not self.cluster.subscribed:
             self.cluster.subscribed = True
-            self.cluster.send(ev.Reregistered() if self.h.saved else ev.Subscribed("fw"))
+            self.cluster.send(ev.Reregistered() if "framework" in self.h.store else ev.Subscribed("fw"))
 
     @rule()
     def disconnect(self):
@@ -158,6 +178,24 @@ class Chaos(RuleBasedStateMachine):
         self.cluster.end_executor(data.draw(st.sampled_from(sorted(self.cluster.executors))))
 
     @rule()
+    def answer(self):
+        self.cluster.answer()
+
+    @rule(done=st.integers(0, 6), kind=st.sampled_from(["tick", "offers", "status", "subscribed"]), data=st.data())
+    def driver_dies(self, done, kind, data):
+        """Amid anything; what it was told may be told again, what it was about to say is not said."""
+        cluster, event = self.cluster, ev.Tick()
+        if kind == "offers" and cluster.subscribed:
+            cluster.offers += 1
+            event = ev.Offers(cluster.all_offers())
+        elif kind == "status" and cluster.subscribed and cluster.running:
+            task_id = data.draw(st.sampled_from(sorted(cluster.running)))
+            event = ev.StatusUpdate(task_id, "TASK_RUNNING", cluster.running[task_id][0], raw={"uuid": "x"})
+        elif kind == "subscribed" and not cluster.subscribed:
+            event = ev.Reregistered() if "framework" in self.h.store else ev.Subscribed("fw")
+        cluster.crash(event, done)
+
+    @rule()
     def obey(self):
         self.cluster.obey()
 
@@ -186,6 +224,7 @@ class Chaos(RuleBasedStateMachine):
             ):
                 break
             self.cluster.obey()
+            self.cluster.answer()
             self.cluster.offer_all()
             for task_id in list(self.cluster.running):
                 self.cluster.attach(task_id)
@@ -196,6 +235,7 @@ class Chaos(RuleBasedStateMachine):
         self.cluster.send(ev.FinishedReceived(keeper, finished))
         for _ in range(60):
             self.cluster.obey()
+            self.cluster.answer()
             self.cluster.send(ev.Tick(), 1.0)
             if self.h.phase is Phase.TEARING_DOWN:
                 self.cluster.send(ev.TornDown())

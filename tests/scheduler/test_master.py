@@ -36,6 +36,21 @@ def test_what_is_no_master(text):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_that_holds_the_master(tmp_path):
+    """So that a ZooKeeper password need not be on the command line."""
+    file = tmp_path / "master"
+    file.write_text("zk://me:secret@a:2181/mesos\n")
+    assert parse_master(f"file://{file}") == RemoteMaster("zk://me:secret@a:2181/mesos")
+    for text, words in ((f"file://{file}", "another file"), ("zk://me:secret@a:2181", "zk://...@a:2181")):
+        file.write_text(text)
+        with pytest.raises(UsageError) as error:
+            parse_master(f"file://{file}")
+        assert words in str(error.value)
+        assert "secret" not in str(error.value)
+    with pytest.raises(UsageError, match="No such file"):
+        parse_master(f"file://{tmp_path}/missing")
+
+
 def test_nobody_listens():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

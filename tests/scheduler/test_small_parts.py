@@ -1,10 +1,7 @@
 """Pieces too small for a file of their own."""
 
-import os
-
 import pytest
 
-from scheduler.framework_store import FrameworkStore
 from scheduler.local import AgentSize, agent_size
 from scheduler.mesos_link import _spans, parse_offer, parse_status
 from scheduler.phases import Phases, process_age_s
@@ -13,18 +10,6 @@ from scheduler.reconciliation import Reconciliation
 from scheduler.resources import Need, ResourceError
 
 from .harness import plan
-
-
-def test_the_framework_id_survives(tmp_path):
-    store = FrameworkStore(tmp_path / "jobs" / "one")
-    assert store.load() == ""
-    store.save("fw-1")
-    store.save("fw-2")
-    assert FrameworkStore(tmp_path / "jobs" / "one").load() == "fw-2"
-    assert os.listdir(tmp_path / "jobs" / "one") == ["framework_id"]
-    store.remove()
-    store.remove()
-    assert not (tmp_path / "jobs" / "one").exists()
 
 
 def test_local_agents_hold_the_whole_job_on_a_small_machine():

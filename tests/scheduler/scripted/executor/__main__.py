@@ -13,6 +13,7 @@ from proto.mesos_executor import Executor, ExecutorDriver
 class ScriptedExecutor(Executor):
     def __init__(self):
         self.children = {}
+        self.asked_to_end = set()
 
     def launchTask(self, driver, task):
         task_id = task["task_id"]["value"]
@@ -26,11 +27,14 @@ class ScriptedExecutor(Executor):
     def wait(self, driver, task_id, child):
         code = child.wait()
         state = "TASK_FINISHED" if code == 0 else "TASK_FAILED"
+        if task_id["value"] in self.asked_to_end:
+            state = "TASK_KILLED"
         message = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         driver.sendStatusUpdate({"task_id": task_id, "state": state, "message": message})
 
     def killTask(self, driver, task_id, kill_policy=None):
         child = self.children.get(task_id["value"])
+        self.asked_to_end.add(task_id["value"])
         if child and child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
 

@@ -1,0 +1,239 @@
+"""The driver is killed (SIGKILL) at any moment and started again: the job does not notice."""
+
+import os
+import re
+import signal
+import statistics
+import subprocess
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scheduler.cluster import EmbeddedCluster
+from scheduler.outcome import EXIT_SUPERSEDED
+from scheduler.state_store_sqlite import SqliteStates
+from tests.data_files import write_subset
+from tests.integration.dying_driver import MOMENTS
+from tests.integration.runs import LENET, STATE, Run, command, tasks
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("nothing_remains")]
+
+DYING = str(Path(__file__).with_name("dying_driver.py"))
+EPOCHS, TRAIN = 4, 6400
+CONTROL_S = 10.0  # from the start of a driver to its control
+
+# A step takes about 0.2 s whatever else this machine does: each of its four micro-batches sleeps.
+PACED = """
+import sys, time
+from compute import data, nn, optim, trigger
+from scheduler import TrainingJob
+
+class Pace(data.Transform):
+    def apply(self, x, target, stream):
+        time.sleep(0.05)
+        return x, target
+
+job = TrainingJob(
+    model=nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LogSoftmax()),
+    criterion=nn.NLLLoss(),
+    dataset=data.mnist(sys.argv[1]) >> data.normalize(0.3, 0.35) >> Pace(),
+    optimizer=optim.SGD(0.1),
+    batch_size=64, micro_batches=4, end_when=trigger.max_iteration(int(sys.argv[2])),
+)
+job.checkpoint(sys.argv[3], trigger.max_iteration(10**9))
+job.summary(sys.argv[3] + "-summary")
+job.run()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_subset(tmp_path_factory.mktemp("data"), train=TRAIN, test=1000)
+
+
+@pytest.fixture(scope="module")
+def paced(tmp_path_factory: pytest.TempPathFactory) -> str:
+    script = tmp_path_factory.mktemp("script") / "paced.py"
+    script.write_text(textwrap.dedent(PACED))
+    return str(script)
+
+
+@pytest.fixture(autouse=True)
+def no_job_is_lost() -> Iterator[None]:
+    yield
+    assert "driver lost" not in command("jobs")
+
+
+def arguments(cluster: EmbeddedCluster, *more: str, workers: int = 1) -> tuple[str, ...]:
+    return ("--master", cluster.master, "--workers", str(workers), "--servers", "2", *more)
+
+
+@pytest.fixture(scope="module")
+def reference(cluster: EmbeddedCluster, folder: Path) -> str:
+    return Run.start(*arguments(cluster, LENET, "-f", str(folder), "-e", str(EPOCHS))).weights()
+
+
+def pids() -> dict[str, int]:
+    return {task_id: process.pid for task_id, process in tasks().items()}
+
+
+def attach(*options: str) -> Run:
+    """Starts another driver for the job that lost its own; returns when it is in control, in time."""
+    begun = time.monotonic()
+    run = Run.start("--attach", *options)
+    run.until("in control of ")
+    assert time.monotonic() - begun < CONTROL_S
+    return run
+
+
+@pytest.mark.parametrize("moment", [name for name in MOMENTS if name != "told to stop"])
+def test_killed_when(cluster: EmbeddedCluster, folder: Path, reference: str, tmp_path: Path, moment: str) -> None:
+    script = (LENET, "-f", str(folder), "-e", str(EPOCHS), "--summary", str(tmp_path))
+    first = Run.start(*arguments(cluster, *script), program=(DYING, moment))
+    assert first.finish() == -signal.SIGKILL, first.output
+    before = pids()
+    assert "driver lost" in command("jobs")
+    # In these the job may be over before another driver is in control of it.
+    ending = moment.startswith(("validating", "finished", "closing", "torn down"))
+    again = Run.start("--attach") if ending else attach()
+    if not ending:
+        now = pids()
+        assert {name: now.get(name, pid) for name, pid in before.items()} == before
+        used = set(before) | set(now)
+        slots = [name.rsplit(".", 1)[0] for name in used]
+        assert moment == "the launch is written, not sent" or len(slots) == len(set(slots)), "a task was replaced"
+    assert again.weights() == reference
+    assert again.errors == []
+    # Each step has one point, though several drivers wrote them; each epoch is told.
+    train = EventAccumulator(str(tmp_path / "train")).Reload()
+    assert [event.step for event in train.Scalars("Loss")] == list(range(1, EPOCHS * TRAIN // 256 + 1))
+    validation = EventAccumulator(str(tmp_path / "validation")).Reload()
+    assert [event.step for event in validation.Scalars("Top1Accuracy")] == [25 * (n + 1) for n in range(EPOCHS)]
+    for epoch in range(1, EPOCHS + 1):
+        told = [line for line in first.lines + again.lines if line.startswith(f"epoch {epoch} done")]
+        assert told
+        assert len(set(told)) == 1
+
+
+def test_training_does_not_wait_for_its_driver(
+    cluster: EmbeddedCluster, folder: Path, paced: str, tmp_path: Path
+) -> None:
+    """Three deaths in one run; no task is replaced, and the steps around a death take no longer than others."""
+    steps = 140
+    undisturbed = Run.start(*arguments(cluster, paced, str(folder), str(steps), str(tmp_path / "a")))
+    run = Run.start(*arguments(cluster, paced, str(folder), str(steps), str(tmp_path / "b")))
+    run.until("epoch 1  step")
+    job_id = sorted(tasks("paced"))[-1].split(".")[0]
+    before = {name: pid for name, pid in pids().items() if name.startswith(job_id)}
+    assert len(before) == 3
+    deaths = []
+    for _ in range(3):
+        run.process.kill()
+        run.finish()
+        deaths.append(SqliteStates(STATE).store(job_id).load()["progress"]["step"])
+        run = attach(job_id)
+        assert {name: pid for name, pid in pids().items() if name.startswith(job_id)} == before
+    assert run.weights() == undisturbed.weights()
+    train = EventAccumulator(str(tmp_path / "b-summary" / "train")).Reload()
+    seconds = [64 / event.value for event in train.Scalars("Throughput")]
+    assert len(seconds) == steps
+    usual = statistics.median(seconds)
+    assert usual > 0.15, "the pace is not what this test means"
+    # Around each death; other processes of a busy machine may disturb one of them, but a step that waits shows in all.
+    longest = [max(seconds[step : step + 20]) for step in deaths]
+    assert max(deaths) + 20 < steps
+    assert min(longest) < 2 * usual, (usual, longest)
+
+
+def test_killed_while_it_stops_the_job(cluster: EmbeddedCluster, folder: Path, paced: str, tmp_path: Path) -> None:
+    """The order is carried on: a checkpoint is written, and the exit code is that of the signal."""
+    script = (paced, str(folder), "10000", str(tmp_path / "c"))
+    first = Run.start(*arguments(cluster, *script), program=(DYING, "told to stop"))
+    first.until("epoch 1  step")
+    first.process.send_signal(signal.SIGTERM)
+    assert first.finish() == -signal.SIGKILL, first.output
+    again = Run.start("--attach")
+    assert again.finish() == 128 + signal.SIGTERM, again.output
+    assert "a checkpoint was written to" in again.errors[-1], again.output
+    assert list((tmp_path / "c").iterdir())
+
+
+def test_of_two_that_attach_one_wins(cluster: EmbeddedCluster, folder: Path, paced: str, tmp_path: Path) -> None:
+    first = Run.start(*arguments(cluster, paced, str(folder), "40", str(tmp_path / "d")))
+    first.until("epoch 1  step")
+    job_id = sorted(tasks("paced"))[0].split(".")[0]
+    refused = Run.start("--attach", job_id)
+    assert refused.finish() == 2
+    assert f"process {first.process.pid} on " in refused.errors[0]
+    before = pids()
+    first.process.kill()
+    first.finish()
+    both = [Run.start("--attach", job_id) for _ in range(2)]
+    codes = [run.finish() for run in both]
+    assert sorted(codes) == [0, 2], [run.output for run in both]
+    loser = both[codes.index(2)]
+    assert len(loser.errors) == 1
+    assert f"job {job_id} has a driver" in loser.errors[0]
+    assert pids().items() <= before.items()
+    # Who comes when it is all over is told how it ended.
+    late = Run.start("--attach", job_id)
+    assert late.weights() == both[codes.index(0)].weights()
+
+
+def test_a_driver_that_hung_is_fenced(cluster: EmbeddedCluster, folder: Path, paced: str, tmp_path: Path) -> None:
+    """It is stopped, its job taken over by another at another address; when it goes on it leaves all alone."""
+    first = Run.start(*arguments(cluster, paced, str(folder), "60", str(tmp_path / "e")))
+    first.until("epoch 1  step")
+    before = pids()
+    job_id = sorted(before)[0].split(".")[0]
+    os.kill(first.process.pid, signal.SIGSTOP)
+    second = attach(job_id, "--take-over")
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.finish(20) == EXIT_SUPERSEDED, first.output
+    (line,) = first.errors
+    assert re.fullmatch(rf"mesograd: another driver.* has taken over job {job_id}; this one leaves it alone", line)
+    assert pids() == before
+    assert second.process.poll() is None
+    assert re.search(rf"{job_id} .* running: driver: process {second.process.pid} on ", command("jobs"))
+    second.weights()
+    train = EventAccumulator(str(tmp_path / "e-summary" / "train")).Reload()
+    assert [event.step for event in train.Scalars("Loss")] == list(range(1, 61))
+
+
+def test_a_lost_job_is_killed(cluster: EmbeddedCluster, folder: Path, paced: str, tmp_path: Path) -> None:
+    run = Run.start(*arguments(cluster, paced, str(folder), "10000", str(tmp_path / "f")))
+    run.until("epoch 1  step")
+    job_id = sorted(tasks("paced"))[0].split(".")[0]
+    done = subprocess.run
+    with pytest.raises(AssertionError, match=f"job {job_id} has a driver: process {run.process.pid}"):
+        command("kill", job_id)
+    assert done
+    run.process.kill()
+    run.finish()
+    assert len(tasks()) == 3
+    assert "framework and tasks are gone" in command("kill", job_id)
+    assert "has ended already" in command("kill", job_id)
+    assert re.search(f"{job_id} .* stopped", command("jobs"))
+
+
+def test_jobs_that_cannot_be_attached(cluster: EmbeddedCluster, folder: Path) -> None:
+    none = Run.start("--attach")
+    assert none.finish() == 2
+    assert "no job has lost its driver" in none.errors[0]
+    unknown = Run.start("--attach", "nobody")
+    assert unknown.finish() == 1
+    assert "nobody" in unknown.errors[0]
+    local = Run.start("--master", "local[1]", LENET, "-f", str(folder), "-e", "100")
+    local.until("epoch 1 done")
+    job_id = sorted(tasks("server"))[0].split(".")[0]
+    local.process.kill()
+    local.finish()
+    refused = Run.start("--attach", job_id)
+    assert refused.finish() == 2
+    assert "embedded cluster, which ended with its driver" in refused.errors[0]
+    assert re.search(f"{job_id} .* cluster lost", command("jobs"))
+    assert "nothing was left" in command("kill", job_id)

@@ -1,0 +1,52 @@
+"""Points of the checklist (docs/mesos.md) about orders of events that a real Mesos cannot be made to produce."""
+
+import itertools
+
+from scheduler import actions as act
+from scheduler import events as ev
+from scheduler.requests import framework_info
+from scheduler.resources import Resources
+from tests.scheduler.harness import Harness, of, plan
+
+
+def test_point_13_revocable_resources_only_when_asked() -> None:
+    """By default none are asked for, and what of them is offered all the same is left alone."""
+    kinds = {capability["type"] for capability in framework_info(plan(), "h")["capabilities"]}
+    assert "REVOCABLE_RESOURCES" not in kinds
+    item = {"name": "cpus", "type": "SCALAR", "scalar": {"value": 8.0}, "allocation_info": {"role": "*"}}
+    assert Resources.parse([item | {"revocable": {}}]).scalars == Resources.parse([]).scalars
+    assert Resources.parse([item]).scalars
+
+
+def test_point_25_news_of_a_loss_in_any_order() -> None:
+    """FAILURE, UPDATE and RESCIND come in any order; the loss is one loss, and one task takes its place."""
+    for order in itertools.permutations(range(4)):
+        harness = Harness(workers=1)
+        ids = harness.start("a")
+        lost = harness.tasks[ids["worker-0"]]
+        agent, executor = lost["agent_id"]["value"], lost["executor"]["executor_id"]["value"]
+        news = [
+            lambda: harness.status(ids["worker-0"], "TASK_FAILED"),  # noqa: B023
+            lambda: harness.send(ev.ExecutorLost(executor, agent)),  # noqa: B023
+            lambda: harness.send(ev.AgentLost(agent)),  # noqa: B023
+            lambda: harness.send(ev.Rescinded("o1")),  # noqa: B023
+        ]
+        for index in order:
+            news[index]()
+        harness.wait(3)
+        accepted = of(harness.offer("b"), act.Accept)
+        launched = [task["name"] for accept in accepted for task in accept.tasks]
+        assert launched.count("worker-0.2") == 1, order
+        assert harness.framework.outcome.error == ""
+
+
+def test_point_25_lost_is_not_always_terminal() -> None:
+    """A task that the master calls lost and that still talks is kept; the answer to reconciliation decides."""
+    harness = Harness()
+    ids = harness.start()
+    harness.status(ids["worker-0"], "TASK_LOST")
+    assert harness.alive["worker-0"] == ids["worker-0"]
+    asked = [task for action in of(harness.tick(), act.Reconcile) for task, _ in action.tasks]
+    assert asked == [ids["worker-0"]]
+    harness.status(ids["worker-0"], "TASK_RUNNING")
+    assert of(harness.wait(120), act.Kill) == []
