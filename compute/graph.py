@@ -176,9 +176,12 @@ class GraphBuilder:
         specs = tuple(value.spec for value in values)
         if layer.arity not in (None, len(specs)):
             raise InputError(f"layer {name} ({layer.kind}) takes {layer.arity} input(s) and is given {len(specs)}")
+        if not hasattr(layer, "frozen"):
+            raise InputError(f"layer {name} ({layer.kind}): its __init__ must call super().__init__()")
         try:
             outputs = tuple(layer.output_specs(*specs))
             parameters = layer.parameters(*(spec.shape for spec in specs))
+            check_parameters(parameters)
         except InputError as error:
             shapes = " and ".join(str(spec) for spec in specs)
             raise InputError(f"layer {name} ({layer.kind}) cannot take {shapes}: {error}") from None
@@ -268,6 +271,17 @@ class GraphBuilder:
                         laid_out[identity].append(found)
                         offset += found.size
         return laid_out
+
+
+def check_parameters(parameters: object) -> None:
+    """Raises InputError unless these are parameters with initializers."""
+    if not isinstance(parameters, list | tuple) or not all(isinstance(item, Parameter) for item in parameters):
+        raise InputError(f"its `parameters` must give a list of nn.Parameter, gave {parameters!r}")
+    for parameter in parameters:
+        if not callable(parameter.initializer):
+            raise InputError(
+                f"the initializer of {parameter.name} must be one of nn.init, got {parameter.initializer!r}"
+            )
 
 
 def flatten(activity: Activity) -> Sequence[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -30,6 +31,9 @@ ENGINES = {
 PRECISIONS = ("fp32", "bf16")
 """What kernels compute with. Parameters, gradients and sums are float32 in either."""
 
+Final = Callable[[int, int], None]
+"""Told that elements [begin, end) of the gradients have their values."""
+
 MAX_PLANS = 32
 """Plans kept for different shapes of a batch; the longest unused is forgotten."""
 
@@ -42,8 +46,11 @@ class Plan(ABC):
         """Runs the network; the views that it returns are valid until the next call."""
 
     @abstractmethod
-    def backward(self, targets: Arrays, scale: float) -> float:
-        """After a training forward: overwrites the program's gradients; returns the plain sum of losses."""
+    def backward(self, targets: Arrays, scale: float, final: Final) -> float:
+        """After a training forward: overwrites the program's gradients; returns the plain sum of losses.
+
+        `final` is called for every element of the gradients once, when it has its value.
+        """
 
 
 class Engine(ABC):
@@ -119,6 +126,7 @@ class Program:
         target: NDArray[Any] | Arrays,
         scale: float,
         key: Key = (0, 0, 0),
+        final: Final | None = None,
     ) -> float:
         """One training pass over a micro-batch.
 
@@ -128,6 +136,8 @@ class Program:
             target: what the criterion wants, (n, ...) or a tuple of such.
             scale: factor of the gradients, usually 1 / samples of the step.
             key: (seed, step, micro_batch) for random layers.
+            final: called with ranges [begin, end) of `gradients` as soon as these have their values, while the rest is
+                still being computed; for every element once.
 
         Returns:
             The plain sum of the samples' losses; `gradients` holds those of scale * that sum.
@@ -143,7 +153,7 @@ class Program:
         plan = self._plan(inputs, True)
         self._check_targets(inputs, targets)
         plan.forward(inputs, key, True, scale * rows)
-        return plan.backward(targets, scale)
+        return plan.backward(targets, scale, final or _ignored)
 
     def training_plan(self, x: NDArray[Any] | Arrays) -> Plan:
         """The plan of training passes over such a batch, for whoever wants to look into it."""
@@ -245,12 +255,16 @@ def compile(
 
 def check_engine(engine: str, precision: str = "fp32") -> None:
     """Raises InputError unless `engine` is known and computes in `precision`."""
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(sorted(ENGINES))}")
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if precision == "bf16" and engine != "onednn":
         raise InputError(f"engine {engine} computes in fp32 only; bf16 takes engine onednn")
+
+
+def _ignored(_begin: int, _end: int) -> None:
+    """Nobody wants to know what is final."""
 
 
 def _batches(specs: Specs) -> str:

@@ -39,7 +39,7 @@ class TensorSpec:
 Specs = tuple[TensorSpec, ...]
 """The tensors of a sample: a data set's inputs or targets, or a layer's inputs or outputs."""
 
-SpecsLike = TensorSpec | Shape | Iterable[TensorSpec]
+SpecsLike = TensorSpec | Shape | Iterable[TensorSpec | Shape]
 """What `as_specs` takes: a shape alone means one float32 tensor."""
 
 Arrays = tuple[NDArray[Any], ...]
@@ -47,7 +47,7 @@ Arrays = tuple[NDArray[Any], ...]
 
 
 def as_specs(value: SpecsLike) -> Specs:
-    """Specs from a spec, a shape (one float32 tensor) or a sequence of specs.
+    """Specs from a spec, a shape (one float32 tensor) or a sequence of specs and shapes.
 
     Raises:
         InputError: it is none of these, or there is no tensor.
@@ -62,9 +62,19 @@ def as_specs(value: SpecsLike) -> Specs:
         return items
     if items and all(isinstance(item, int | np.integer) for item in items):
         return (TensorSpec(items),)
+    if items and all(isinstance(item, TensorSpec | tuple) for item in items):
+        return tuple(spec for item in items for spec in as_specs(item))
     raise InputError(f"tensors of a sample are given as a shape or as compute.TensorSpec, got {value!r}")
 
 
 def as_arrays(value: NDArray[Any] | Iterable[NDArray[Any]]) -> Arrays:
-    """A tuple of arrays from one array or several."""
-    return (value,) if isinstance(value, np.ndarray) else tuple(value)
+    """A tuple of arrays from one array or several.
+
+    Raises:
+        InputError: it is neither.
+    """
+    arrays = tuple(value) if isinstance(value, tuple | list) else (value,)
+    for array in arrays:
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"batches are numpy arrays or tuples of them, got {type(array).__name__}")
+    return arrays

@@ -12,6 +12,7 @@ from compute.retention import Pruner
 from executor.job import LoadedJob
 from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, TellRates
 from executor.lease_book import LeaseBook, Phase
+from executor.pieces import piece_count
 from executor.reduction_tree import Node
 from executor.resumable import Resumable
 from executor.session import Connection, Session, SessionClosed
@@ -31,15 +32,17 @@ from proto.exchange_pb2 import (
     Restore,
     Scores,
     Survey,
+    Times,
     Totals,
     Want,
 )
-from proto.frames import Assembly, FrameError
+from proto.frames import FrameError
 from proto.model_pb2 import TensorSpec
 
 TICK_S = 0.1
 RECONNECT_S = 0.3
 REPORT_S = 1.0  # a report that was sent that long ago has arrived
+PHASES = ("data", "compute", "push", "wait", "pull")  # of a worker's time
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +62,20 @@ class _Peer:
         self.version = 0  # what it has applied, as far as it said so
         self.session: Session | None = None
         self.restored = False
-        self.weights: bytes | bytearray | None = None
-        self._assembly: Assembly | None = None
+        self.weights: bytearray | None = None
+        self._arriving: tuple[bytearray, set[int]] = (bytearray(), set())
 
     def take_weights(self, offset: int, size: int, payload: memoryview) -> None:
         """Takes a frame of the final weights."""
-        if self._assembly is None or offset == 0:
-            self._assembly = Assembly(size)
-        if self._assembly.add(offset, payload):
-            self.weights = self._assembly.data
+        data, offsets = self._arriving
+        if len(data) != size:
+            data, offsets = self._arriving = (bytearray(size), set())
+        if offset + len(payload) > size:
+            raise FrameError(f"{len(payload)} bytes at {offset} of {size}")
+        data[offset : offset + len(payload)] = payload
+        offsets.add(offset)
+        if len(offsets) >= piece_count(size // 4):
+            self.weights = data
 
 
 class RecentReports:
@@ -147,6 +155,7 @@ class BookKeeper:
         self._outgoing = control.Progress()
         self._reported = RecentReports()
         self._surveyed = asyncio.Event()
+        self._times: dict[str, control.WorkerTimes] = {}  # of workers, since the last step was reported
         self._restored = asyncio.Event()
         self._weights_arrived = asyncio.Event()
         self._finished: control.Finished.Reason | None = None
@@ -241,6 +250,12 @@ class BookKeeper:
         """The server has a node's gradient from a worker."""
         if self._book is not None:
             self._act(self._book.node_pushed(worker, step, node, time.monotonic()))
+
+    def timed(self, worker: str, times: Times) -> None:
+        """A worker says where its time went."""
+        known = self._times.setdefault(worker, control.WorkerTimes())
+        for name in PHASES:
+            setattr(known, name, getattr(known, name) + getattr(times, name))
 
     def renewed(self, worker: str) -> None:
         """A worker is still at it."""
@@ -486,6 +501,10 @@ class BookKeeper:
                             peer.session.send(Header(attempt=self.attempt, rates=self._rates))
                     self._on_rates(self._rates)
                 case Report(message):
+                    for report in message.steps[-1:]:
+                        for worker, times in self._times.items():
+                            report.times[worker].CopyFrom(times)
+                        self._times.clear()
                     self._outgoing.MergeFrom(message)
                     self._reported.add(message, time.monotonic())
                     if message.epochs or message.validations or message.checkpoints:

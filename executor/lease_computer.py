@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import compute
 from compute import predictions
 from compute.data.prefetch import Prefetcher
+from compute.memory import aligned
 from compute.spec import as_arrays
 from executor.job import LoadedJob
 from executor.reduction_tree import Node, Partial
@@ -18,6 +19,9 @@ from executor.step_plan import index_hashes
 from proto.exchange_pb2 import Grant
 
 Vector = NDArray[np.float32]
+
+FinalOf = Callable[[Vector, int, int], None]
+"""Told that elements [begin, end) of a vector have their values."""
 
 WARM_UP_ROUNDS = 2
 MICRO_BATCHES_AHEAD = 2
@@ -30,7 +34,11 @@ Batch = tuple[Any, Any]
 
 
 class LeaseComputer:
-    """The compiled model and the data sets of one worker. Not thread-safe: one lease at a time."""
+    """The compiled model and the data sets of one worker. Not thread-safe: one lease at a time.
+
+    Attributes:
+        data_s, compute_s: seconds spent waiting for data and computing, so far.
+    """
 
     def __init__(self, job: LoadedJob, threads: int) -> None:
         self._job = job
@@ -42,25 +50,29 @@ class LeaseComputer:
         self._parts: Prefetcher[Part, Batch] = Prefetcher(self._reader, ahead=MICRO_BATCHES_AHEAD)
         self._next_lease = _NextLease()
         self._last: tuple[tuple[int, int, int], Partial] | None = None  # what `train` has returned, and of which node
-        self._partials: dict[int, Vector] = {}  # level -> gradient of a left child that waits for its sibling
+        self._kept: list[Vector] = []  # gradients of left children that wait for their siblings, the largest first
+        self.data_s = 0.0
+        self.compute_s = 0.0
 
-    def load_parameters(self, slices: list[bytes | bytearray | memoryview]) -> None:
-        """Takes the parameters over from the servers' slices, in order."""
-        offset = 0
-        for data in slices:
+    def load_pieces(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        """Takes parameters over: offsets in elements, and float32 bytes. They take effect with `use_parameters`."""
+        for offset, data in pieces:
             values = np.frombuffer(data, dtype="<f4")
             self._program.parameters[offset : offset + values.size] = values
-            offset += values.size
+
+    def use_parameters(self) -> None:
+        """After `load_pieces`, before anything is computed."""
         self._program.parameters_changed()
 
     def warm_up(self) -> float:
         """Opens the data, makes the plan of a full micro-batch; returns the seconds that one takes."""
         initial = compute.initial_parameters(self._job.spec.model, self._job.input_specs, self._job.spec.seed)
-        self.load_parameters([initial.data.cast("B")])
+        self.load_pieces([(0, initial.data.cast("B"))])
+        self.use_parameters()
         seconds = 0.0
         for _ in range(0 if self._job.spec.inference else WARM_UP_ROUNDS):
             begun = time.monotonic()
-            self._leaf(1, 0, Partial(self._program.gradients))
+            self._leaf(1, 0, None)
             seconds = time.monotonic() - begun
         validation = self._job.spec.validation
         if validation is not None:
@@ -71,12 +83,14 @@ class LeaseComputer:
         """Ends the threads that read ahead."""
         self._parts.close()
 
-    def train(self, grant: Grant, progress: Callable[[], None]) -> Partial:
+    def train(self, grant: Grant, progress: Callable[[], None], final: FinalOf | None = None) -> Partial:
         """Gradient of the grant's node, in the order of additions that the tree prescribes.
 
         Args:
             grant: a TRAIN lease.
             progress: called after each micro-batch.
+            final: called with the vector that will be returned and a range [begin, end) of its elements as soon as
+                these have their values, during the last backward pass; for every element once.
 
         Returns:
             The node's value; its gradient, of the whole flat vector, is valid until the next call.
@@ -84,14 +98,17 @@ class LeaseComputer:
         plan, step = self._job.plan, grant.step
         place = (step, grant.level, grant.index)
         if self._last is not None and self._last[0] == place:  # asked for again, since a server was lost
-            return self._last[1]
+            value = self._last[1]
+            if final is not None:
+                final(value.gradient, 0, value.gradient.size)
+            return value
         self._last = None
         likely = self._next_lease.after(step, grant.first)
         expected = [(step, leaf, 0) for leaf in range(grant.first, grant.last)]
         if likely is not None and likely[1] < plan.leaves(likely[0]):
             expected.append((*likely, 0))
         self._parts.expect(expected)
-        partial = self._reduce(step, Node(grant.level, grant.index), plan.leaves(step), progress)
+        partial = self._reduce(step, Node(grant.level, grant.index), plan.leaves(step), progress, final)
         begin, end = plan.micro_batch(step, grant.first)[0], plan.micro_batch(step, grant.last - 1)[1]
         partial.samples = end - begin
         partial.digest = index_hashes(self._reader.order(step)[begin:end])
@@ -110,27 +127,53 @@ class LeaseComputer:
             predictions.write_part(validation.predictions, grant.first, outputs)
         return [[float(v) for v in metric.sums(outputs, as_arrays(target))] for metric in validation.metrics]
 
-    def _reduce(self, step: int, node: Node, leaves: int, progress: Callable[[], None]) -> Partial:
-        while node.level and Node(node.level - 1, 2 * node.position + 1).leaves(leaves)[0] >= leaves:
-            node = Node(node.level - 1, 2 * node.position)  # without a right child a node is its left one
-        if not node.level:
-            partial = Partial(self._program.gradients)
-            self._leaf(step, node.position, partial)
+    def _reduce(
+        self, step: int, node: Node, leaves: int, progress: Callable[[], None], final: FinalOf | None
+    ) -> Partial:
+        first, last = node.leaves(leaves)
+        waiting: list[Partial] = []  # left children, the largest first
+        for leaf in range(first, last - 1):
+            value = Partial(self._program.gradients, self._leaf(step, leaf, None))
             progress()
-            return partial
-        left = self._reduce(step, Node(node.level - 1, 2 * node.position), leaves, progress)
-        kept = self._partials.get(node.level)
-        if kept is None:
-            kept = self._partials[node.level] = np.empty_like(self._program.gradients)
-        if left.gradient is not kept:
-            np.copyto(kept, left.gradient)
-            left.gradient = kept
-        return left.add(self._reduce(step, Node(node.level - 1, 2 * node.position + 1), leaves, progress))
+            place = leaf - first
+            while place & 1:  # a right child: its sibling is the one that has waited the shortest
+                value = waiting.pop().add(value)
+                place >>= 1
+            waiting.append(self._keep(len(waiting), value))
 
-    def _leaf(self, step: int, leaf: int, partial: Partial) -> None:
+        # With the last leaf all sums are made that are left. A node without a right child is its left one.
+        def add(begin: int, end: int) -> None:
+            right = self._program.gradients
+            for left in reversed(waiting):
+                np.add(left.gradient[begin:end], right[begin:end], out=left.gradient[begin:end])
+                right = left.gradient
+            if final is not None:
+                final(right, begin, end)
+
+        loss = self._leaf(step, last - 1, add)
+        progress()
+        for left in reversed(waiting):
+            loss = left.loss + loss
+        return Partial(waiting[0].gradient if waiting else self._program.gradients, loss)
+
+    def _keep(self, depth: int, value: Partial) -> Partial:
+        """The value, with its gradient in memory that lasts until the lease's end."""
+        if depth == len(self._kept):
+            self._kept.append(aligned(self._program.gradients.shape))
+        if value.gradient is not self._kept[depth]:
+            np.copyto(self._kept[depth], value.gradient)
+        return Partial(self._kept[depth], value.loss)
+
+    def _leaf(self, step: int, leaf: int, final: Callable[[int, int], None] | None) -> float:
+        """Computes a micro-batch's gradients; the sum of its losses."""
+        begun = time.monotonic()
         x, target = self._parts.get((step, leaf, 0))
+        read = time.monotonic()
         scale = 1.0 / self._job.plan.step_samples(step)
-        partial.loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf))
+        loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf), final)
+        self.data_s += read - begun
+        self.compute_s += time.monotonic() - read
+        return loss
 
 
 class _Reader:

@@ -1,14 +1,17 @@
 """A server's slice of the parameters: collects the gradients of one step after another and applies them.
 
-A pure state machine, like the lease book. Version v is what the parameters are after step v. The slice moves from
-version s - 1 to s when
+A pure state machine, like the lease book. Version v is what the parameters are after step v. Every piece of the slice
+(executor.pieces) has a reduction tree of its own and moves from version s - 1 to s when
 
-- the tree of step s is complete,
+- its tree of step s is complete,
 - the lease book has committed step s - 1, so that every server passes every version that a checkpoint may be asked of,
-- the learning rates of step s are known, where they depend on how the training goes,
-- the sums over all slices are, where the update needs them: `share` gives this slice's part, `total` takes the whole,
-  and
-- nobody holds the slice: a checkpoint is being copied.
+- the learning rates of step s are known, where they depend on how the training goes, and
+- where the update needs sums over the whole vector: all of the slice's trees are complete, and the sums over all slices
+  are known; `share` gives this slice's part, `total` takes the whole,
+
+and nobody holds the slice, as while a checkpoint is copied.
+
+The slice has version s when all of its pieces have, and every node of the step was ended.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.optim import ExactSum, ParameterUpdate
+from executor.pieces import piece_bounds, piece_count, whole_pieces
 from executor.reduction_tree import Node, Partial, ReductionTree
 from executor.step_plan import StepPlan
 
@@ -42,7 +46,9 @@ class ParameterSlice:
         committed: last step known to be committed.
         parameters: float32 (end - begin,).
         update: what is done to them, with the optimizers' state.
-        reduced: value of the last completed step's tree, for the lease book's reports.
+        reduced: value of the last completed step's tree, for the lease book's reports; without the gradient.
+        gradients: what `apply` has applied, for a replica: first element and gradient of each part. Whoever sets it to
+            a list empties it.
     """
 
     def __init__(
@@ -60,21 +66,57 @@ class ParameterSlice:
         self.parameters = parameters
         self.update = update
         self.reduced: Partial | None = None
+        self.gradients: list[tuple[int, Vector]] | None = None
         self._plan = plan
         self._told_rates = told_rates
         self._rates: tuple[int, Sequence[float] | None] = (0, None)  # of a step
         self._totals: tuple[int, Sequence[float], float] = (0, (), 0.0)  # of a step, with its loss
         self._share: list[ExactSum] | None = None
         self._holds = 0
-        self._tree = ReductionTree(plan.leaves(version + 1))
+        size = end - begin
+        self._bounds = [piece_bounds(size, index) for index in range(piece_count(size))]
+        self._updates: list[ParameterUpdate] = []  # of each piece; made when first needed
+        self._complete: Partial | None = None
+        self._begin_step()
 
-    def push(self, step: int, node: Node, value: Partial) -> Verdict:
-        """Takes the gradient of a node of the step's tree."""
+    def _begin_step(self) -> None:
+        leaves = self._plan.leaves(self.version + 1)
+        self._trees: list[ReductionTree | None] = [ReductionTree(leaves) for _ in self._bounds]  # None: applied
+        self._whole: dict[int, None] = {}  # pieces whose tree is complete, in that order
+        self._all_applied = not self._trees and not self.update.needs_sums
+        self._nodes = ReductionTree(leaves)  # of losses and samples; without gradients
+        self._complete = None
+        self._share = None
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return self.end - self.begin
+
+    def push(self, step: int, node: Node, first: int, gradient: Vector) -> Verdict:
+        """Takes pieces of the gradient of a node of the step's tree, from element `first` of the slice on."""
         if step <= self.version:
             return Verdict.STALE
-        if step != self.version + 1 or not self._tree.exists(node) or value.gradient.size != self.end - self.begin:
+        pieces = whole_pieces(self.size, first, first + gradient.size)
+        if step != self.version + 1 or not self._nodes.exists(node) or pieces is None:
             return Verdict.INVALID
-        return Verdict.TAKEN if self._tree.add(node, value) else Verdict.DUPLICATE
+        verdict = Verdict.DUPLICATE
+        for index in pieces:
+            tree, (begin, end) = self._trees[index], self._bounds[index]
+            if tree is not None and tree.add(node, Partial(gradient[begin - first : end - first])):
+                verdict = Verdict.TAKEN
+                if tree.result is not None:
+                    self._whole[index] = None
+        return verdict
+
+    def end_node(self, step: int, node: Node, loss: float = 0.0, samples: int = 0, digest: int = 0) -> Verdict:
+        """All pieces of a node were pushed; the lease book's server hears of its samples."""
+        if step <= self.version:
+            return Verdict.STALE
+        if step != self.version + 1 or not self._nodes.exists(node):
+            return Verdict.INVALID
+        taken = self._nodes.add(node, Partial(np.empty(0, dtype=np.float32), loss, samples, digest))
+        return Verdict.TAKEN if taken else Verdict.DUPLICATE
 
     def commit(self, step: int) -> None:
         """The lease book says that the step is final."""
@@ -91,12 +133,17 @@ class ParameterSlice:
             self._totals = (step, totals, loss)
 
     def hold(self) -> None:
-        """Parameters and state stay as they are until `release` has been called as often as this."""
+        """Parameters and state stay as they are until `release` was called as often as this. Only while `whole`."""
         self._holds += 1
 
     def release(self) -> None:
-        """The end of a hold; `advance` may have become possible."""
+        """The end of a hold; `apply` may have become possible."""
         self._holds -= 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the slice has its version, and nothing the next one."""
+        return not self._all_applied and all(tree is not None for tree in self._trees)
 
     @property
     def last_rates(self) -> Sequence[float] | None:
@@ -109,42 +156,100 @@ class ParameterSlice:
         return self._totals
 
     @property
+    def _may_apply(self) -> bool:
+        """Whether the next step's update may be begun, as far as the lease book is concerned."""
+        return self.committed >= self.version and (not self._told_rates or self._rates[0] == self.version + 1)
+
+    @property
     def complete(self) -> Partial | None:
-        """Value of the next step's tree, once it is complete and nothing but totals is missing; else None."""
-        step = self.version + 1
-        if self.committed < self.version or (self._told_rates and self._rates[0] != step):
+        """The gradient of the next step, once all of it is here and nothing but totals is missing; else None.
+
+        Only for updates that need sums: others are applied piece by piece.
+        """
+        nodes = self._nodes.result
+        if nodes is None or self._all_applied or len(self._whole) < len(self._bounds) or not self._may_apply:
             return None
-        return self._tree.result
+        if self._complete is None:
+            pieces = [tree.result.gradient for tree in self._trees if tree is not None and tree.result is not None]
+            gradient = pieces[0] if len(pieces) == 1 else np.concatenate([nodes.gradient, *pieces])
+            self._complete = Partial(gradient, nodes.loss, nodes.samples, nodes.digest)
+        return self._complete
 
     def share(self) -> list[ExactSum] | None:
         """This slice's share of the sums of the next step, once it is complete; None before, or if none are needed."""
+        if not self.update.needs_sums:
+            return None
         gradient = self.complete
-        if gradient is None or not self.update.needs_sums:
+        if gradient is None:
             return None
         if self._share is None:
             self._share = self.update.sums(self.parameters, gradient.gradient)
         return self._share
 
-    def advance(self) -> bool:
-        """Applies the next step's gradient if it may be applied; True if the version moved."""
-        gradient, step = self.complete, self.version + 1
-        if gradient is None or self._holds or (self.update.needs_sums and self._totals[0] != step):
+    def can_apply(self) -> bool:
+        """Whether `apply` would change something."""
+        if self._holds:
             return False
-        self._apply(gradient)
-        return True
+        if self.update.needs_sums:
+            return self._totals[0] == self.version + 1 and not self._all_applied and self.complete is not None
+        return bool(self._whole) and self._may_apply
 
-    def replay(self, gradient: Partial) -> None:
-        """Applies the next step's gradient, which another server has reduced and applied: this is its replica."""
-        self.committed = self.version  # or it had not been applied there
-        self._apply(gradient)
+    def apply(self) -> list[int]:
+        """Applies what may be applied of the next step's gradient; the pieces that have its version now, rising."""
+        if not self.can_apply():
+            return []
+        step, rates = self.version + 1, self._rates[1] if self._told_rates else None
+        epoch = self._plan.epoch(step)
+        if self.update.needs_sums:
+            gradient = self.complete
+            if gradient is not None:
+                _, totals, loss = self._totals
+                self._remember(0, gradient.gradient)
+                self.update.apply(self.parameters, gradient.gradient, step, epoch, rates, totals, loss)
+            self._all_applied = True
+        else:
+            for index in self._whole:
+                tree, (begin, end) = self._trees[index], self._bounds[index]
+                if tree is not None and tree.result is not None:
+                    self._remember(begin, tree.result.gradient)
+                    self._update_of(index).apply(self.parameters[begin:end], tree.result.gradient, step, epoch, rates)
+                    self._trees[index] = None
+        found = sorted(self._whole)
+        self._whole = {}
+        self._all_applied = self._all_applied or all(tree is None for tree in self._trees)
+        return found
 
-    def _apply(self, gradient: Partial) -> None:
+    def _remember(self, first: int, gradient: Vector) -> None:
+        if self.gradients is not None:
+            self.gradients.append((first, gradient))
+
+    def replay(self, result: Partial) -> None:
+        """Applies a whole step, which the server has reduced and applied that this is the replica of.
+
+        Args:
+            result: with the gradient, float32 (end - begin,).
+        """
         step = self.version + 1
-        totals, loss = (self._totals[1], self._totals[2]) if self.update.needs_sums else ((), 0.0)
+        _, totals, loss = self._totals if self.update.needs_sums else (0, (), 0.0)
         self.update.apply(
-            self.parameters, gradient.gradient, step, self._plan.epoch(step), self.last_rates, totals, loss
+            self.parameters, result.gradient, step, self._plan.epoch(step), self.last_rates, totals, loss
         )  # fmt: skip
+        self.committed = self.version  # or it had not been applied there
         self.version = step
-        self.reduced = gradient
-        self._share = None
-        self._tree = ReductionTree(self._plan.leaves(step + 1))
+        self.reduced = Partial(np.empty(0, dtype=np.float32), result.loss, result.samples, result.digest)
+        self._begin_step()
+
+    def _update_of(self, index: int) -> ParameterUpdate:
+        if not self._updates:
+            self._updates = [self.update.part(begin, end) for begin, end in self._bounds]
+        return self._updates[index]
+
+    def advance(self) -> bool:
+        """Moves to the next version if all pieces have it and all nodes were ended; True if it moved."""
+        nodes = self._nodes.result
+        if not self._all_applied or nodes is None or not self._may_apply:
+            return False
+        self.version += 1
+        self.reduced = nodes
+        self._begin_step()
+        return True

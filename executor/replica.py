@@ -10,7 +10,7 @@ from executor.parameter_slice import ParameterSlice
 from executor.reduction_tree import Partial
 from executor.step_plan import slice_bounds
 from proto.exchange_pb2 import Apply, Bookmark, Follow, State
-from proto.frames import Assembly, FrameError
+from proto.frames import FrameError
 
 
 class Replica:
@@ -32,9 +32,10 @@ class Replica:
         self.bookmark = bookmark
         self._job = job
         self._begin, self._end = slice_bounds(job.parameters, follow.servers, follow.index)
-        self._state: State | None = None
-        self._step: Apply | None = None
-        self._assembly: Assembly | None = None
+        self._state = State()
+        self._data = bytearray()
+        self._received = 0  # bytes of the state, or of the step's gradient
+        self._step = 0  # that gradients arrive of
 
     def take_state(self, message: State, payload: memoryview) -> bool:
         """Takes a frame of the state; True when it is complete.
@@ -43,59 +44,60 @@ class Replica:
             FrameError: it does not follow the last one, or is not what the job's update holds.
         """
         if message.offset == 0:
-            self._state = message
+            self._state, self._received = message, 0
             if message.bytes != 4 * (self._end - self._begin) * (1 + len(message.arrays)):
                 raise FrameError(f"a state of {message.bytes} bytes with {len(message.arrays)} arrays")
-        data = self._assembled(message.offset, message.bytes, payload)
-        if data is None or self._state is None:
+            self._data = bytearray(message.bytes)
+        if message.offset != self._received or message.offset + len(payload) > len(self._data):
+            raise FrameError(f"{len(payload)} bytes at {message.offset} after {self._received} of {len(self._data)}")
+        self._data[message.offset : message.offset + len(payload)] = payload
+        self._received += len(payload)
+        if self._received < len(self._data):
             return False
-        job, first = self._job, self._state
+        job, first, size = self._job, self._state, self._end - self._begin
+        self._step, self._received = 0, 0
         update = ParameterUpdate(job.layout, job.spec.optimizer, job.spec.clip, self._begin, self._end)
         if set(first.arrays) != set(update.state):
             raise FrameError(f"a state of the arrays {list(first.arrays)}")
-        parameters, *arrays = np.frombuffer(data, dtype="<f4").reshape(1 + len(first.arrays), -1)
+        parameters, *arrays = np.frombuffer(self._data, dtype="<f4").reshape(1 + len(first.arrays), size)
         update.state = dict(zip(first.arrays, arrays, strict=True))
         update.memory = json.loads(first.memory)
         self.held = ParameterSlice(
             self._begin, self._end, first.version, parameters, update, job.plan, job.told_rates
         )
+        self._data = bytearray()  # what it was is the slice's memory now
         self.held.total(first.totals.step, list(first.totals.totals), first.totals.loss)
         self._remember(first.bookmark if first.HasField("bookmark") else None)
         return True
 
     def take_step(self, message: Apply, payload: memoryview) -> bool:
-        """Takes a frame of a step's gradient; True when it was complete and is applied.
+        """Takes a frame of a step's gradient; True when it was the last and the step is applied.
 
         Raises:
-            FrameError: it does not follow the last one, or the step does not follow what is held.
+            FrameError: something is missing or too much, or the step does not follow what is held.
         """
-        if message.offset == 0:
-            self._step = message
-            if message.bytes != 4 * (self._end - self._begin):
-                raise FrameError(f"a gradient of {message.bytes} bytes for a slice of {4 * (self._end - self._begin)}")
-        data = self._assembled(message.offset, message.bytes, payload)
-        if data is None or self._step is None:
+        held, size = self.held, 4 * (self._end - self._begin)
+        if held is None or message.step != held.version + 1 or message.bytes != size:
+            raise FrameError(f"step {message.step} of {message.bytes} bytes does not follow here")
+        if message.step != self._step:
+            self._step, self._received = message.step, 0
+            if len(self._data) != size:
+                self._data = bytearray(size)
+        if message.offset + len(payload) > size:
+            raise FrameError(f"{len(payload)} bytes at {message.offset} of {size}")
+        self._data[message.offset : message.offset + len(payload)] = payload
+        self._received += len(payload)
+        if not message.last:
             return False
-        step, held = self._step, self.held
-        if held is None or step.step != held.version + 1:
-            raise FrameError(f"step {step.step} does not follow {held.version if held else 'nothing'}")
-        mark = step.bookmark
-        result = Partial(np.frombuffer(data, dtype="<f4"), mark.loss, mark.samples, mark.digest)
-        held.rates_known(step.step, list(step.rates))
-        held.total(step.totals.step, list(step.totals.totals), step.totals.loss)
-        held.replay(result)
-        self._remember(mark if step.HasField("bookmark") else None)
+        if self._received != size:
+            raise FrameError(f"{self._received} of {size} bytes of step {message.step}")
+        mark = message.bookmark
+        gradient = np.frombuffer(self._data, dtype="<f4")
+        held.rates_known(message.step, list(message.rates))
+        held.total(message.totals.step, list(message.totals.totals), message.totals.loss)
+        held.replay(Partial(gradient, mark.loss, mark.samples, mark.digest))
+        self._remember(mark if message.HasField("bookmark") else None)
         return True
-
-    def _assembled(self, offset: int, size: int, payload: memoryview) -> bytearray | None:
-        if offset == 0:
-            self._assembly = Assembly(size)
-        if self._assembly is None:
-            raise FrameError("a message begins in the middle")
-        if not self._assembly.add(offset, payload):
-            return None
-        data, self._assembly = self._assembly.data, None
-        return data
 
     def _remember(self, bookmark: Bookmark | None) -> None:
         self.bookmark = bookmark

@@ -17,7 +17,7 @@ from executor.parameter_slice import ParameterSlice
 from executor.session import Connection, Session, SessionClosed
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Apply, Bookmark, Follow, Header, Holding, State, Totals
-from proto.frames import FrameError, chunked
+from proto.frames import CHUNK_BYTES, FrameError, encode
 
 RECONNECT_S = 0.3
 
@@ -41,6 +41,10 @@ class Follower:
             return False
         self.task_id, self.in_step, self._acknowledged = task_id, False, -1
         return True
+
+    def restarted(self) -> None:
+        """Another attempt: what the replica has acknowledged counts no more."""
+        self._acknowledged = -1
 
     def acknowledged(self, version: int, held: int) -> bool:
         """The replica holds a version, the server another or the same; True if it is in step from now on."""
@@ -81,8 +85,10 @@ class Replication:
         self._reached = reached
         self._moved = moved
         self._follower = Follower()
-        self._session: Session | None = None  # of a replica that only needs the steps to come
+        self._session: Session | None = None  # of a replica that only needs what is applied from now on
+        self._late: Session | None = None  # of one that is to get everything when the slice is whole again
         self._keeping: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._attempt = 0
 
     def named(self, server: control.Server, servers: int, attempt: int) -> None:
@@ -91,6 +97,8 @@ class Replication:
             if self._follower.in_step:
                 self._tell_in_step()  # the driver may be another one than it was told
             return
+        if attempt != self._attempt:
+            self._follower.restarted()
         self._attempt = attempt
         self.stop()
         if self._follower.task_id:
@@ -100,7 +108,7 @@ class Replication:
 
     def stop(self) -> None:
         """Ends the connection."""
-        self._session = None
+        self._session = self._late = None
         if self._keeping is not None:
             self._keeping.cancel()
             self._keeping = None
@@ -110,9 +118,26 @@ class Replication:
         return self._follower.safe(version)
 
     def applied(self, held: ParameterSlice) -> None:
-        """The server has applied a step."""
+        """The server has applied gradients of the next step, which are in `held.gradients`."""
+        session, gradients = self._session, held.gradients
+        if session is None or gradients is None:
+            held.gradients = None
+            return
+        for first, gradient in gradients:
+            data = gradient.data.cast("B")
+            for begin in range(0, len(data), CHUNK_BYTES):
+                step = Apply(step=held.version + 1, offset=4 * first + begin, bytes=4 * held.size)
+                session.send(Header(attempt=self._attempt, apply=step), data[begin : begin + CHUNK_BYTES])
+        gradients.clear()
+
+    def advanced(self, held: ParameterSlice) -> None:
+        """The server has ended a step."""
         if self._session is not None:
-            self._send_step(self._session, held)
+            self._end_step(self._session, held)
+        elif self._late is not None:
+            held.hold()
+            self._sending = asyncio.create_task(self._send_state(self._late, held))
+            self._late = None
 
     async def _keep(self, address: str, follow: Header) -> None:
         await self._reached(follow.attempt)
@@ -124,7 +149,7 @@ class Replication:
             except (SessionClosed, FrameError) as error:
                 logger.info("replica %s: %s", self._follower.task_id, error)
             finally:
-                self._session = None
+                self._session = self._late = None
             await asyncio.sleep(RECONNECT_S)
 
     async def _read(self, session: Session) -> None:
@@ -141,21 +166,29 @@ class Replication:
 
     async def _bring_up(self, session: Session, holding: Holding) -> None:
         held = self._held()
-        missing = held.version - holding.version if holding.servers else None
-        if missing == 0:
-            self._session = session
+        if not held.whole:
+            self._late = session
+        elif holding.servers and holding.version == held.version:
+            self._go_on(session, held)
             self._acknowledged(holding.version)
-        elif missing == 1 and held.reduced is not None and held.last_rates is None and not held.update.needs_sums:
-            self._session = session
-            self._send_step(session, held)
         else:
             held.hold()
-            try:
-                session.send_frames(await asyncio.to_thread(self._state, held, self._bookmark()))
-                self._session = session
-            finally:
-                held.release()
-                self._moved()
+            await self._send_state(session, held)
+
+    def _go_on(self, session: Session, held: ParameterSlice) -> None:
+        self._session = session
+        held.gradients = []
+
+    async def _send_state(self, session: Session, held: ParameterSlice) -> None:
+        """Sends everything, and then releases the slice, which is held."""
+        try:
+            frames = await asyncio.to_thread(self._state, held, self._bookmark())
+            if not session.closed:
+                session.send_frames(frames)
+                self._go_on(session, held)
+        finally:
+            held.release()
+            self._moved()
 
     def _acknowledged(self, version: int) -> None:
         if self._follower.acknowledged(version, self._held().version):
@@ -165,24 +198,14 @@ class Replication:
     def _tell_in_step(self) -> None:
         self._tell_driver(control.TaskMessage(replicated=control.Replicated(replica=self._follower.task_id)))
 
-    def _send_step(self, session: Session, held: ParameterSlice) -> None:
-        if held.reduced is None:
-            raise RuntimeError("a step without a gradient")
-        gradient = held.reduced.gradient.data.cast("B")
-        rates, totals = held.last_rates, totals_message(held)
-        bookmark = self._bookmark()
-
-        def header(offset: int) -> Header:
-            step = Apply(step=held.version, offset=offset, bytes=len(gradient))
-            if offset == 0:
-                step.rates.extend(rates or ())
-                if totals is not None:
-                    step.totals.CopyFrom(totals)
-                if bookmark is not None:
-                    step.bookmark.CopyFrom(bookmark)
-            return Header(attempt=self._attempt, apply=step)
-
-        session.send_frames(chunked(header, gradient))
+    def _end_step(self, session: Session, held: ParameterSlice) -> None:
+        step = Apply(step=held.version, bytes=4 * held.size, last=True, rates=held.last_rates or ())
+        totals, bookmark = totals_message(held), self._bookmark()
+        if totals is not None:
+            step.totals.CopyFrom(totals)
+        if bookmark is not None:
+            step.bookmark.CopyFrom(bookmark)
+        session.send(Header(attempt=self._attempt, apply=step))
 
     def _state(self, held: ParameterSlice, bookmark: Bookmark | None) -> list[bytes]:
         arrays = [held.parameters, *held.update.state.values()]
@@ -193,14 +216,13 @@ class Replication:
             first.totals.CopyFrom(totals)
         if bookmark is not None:
             first.bookmark.CopyFrom(bookmark)
-
-        def header(offset: int) -> Header:
-            state = State(offset=offset, bytes=len(whole))
-            if offset == 0:
+        frames = []
+        for begin in range(0, max(len(whole), 1), CHUNK_BYTES):
+            state = State(offset=begin, bytes=len(whole))
+            if begin == 0:
                 state.MergeFrom(first)
-            return Header(attempt=self._attempt, state=state)
-
-        return list(chunked(header, whole))
+            frames.append(encode(Header(attempt=self._attempt, state=state), whole[begin : begin + CHUNK_BYTES]))
+        return frames
 
 
 def totals_message(held: ParameterSlice) -> Totals | None:

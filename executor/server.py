@@ -18,13 +18,14 @@ from compute import InputError, checkpoint
 from compute.optim import ParameterUpdate
 from executor.book_keeper import BookKeeper
 from executor.checkpointing import Checkpointing
-from executor.data_path import ParameterOutbox, PushInbox
+from executor.data_path import ParameterOutbox
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
-from executor.reduction_tree import Node, Partial
+from executor.reduction_tree import Node
 from executor.replica import Replica
 from executor.replication import Replication, totals_message
 from executor.session import Session, SessionClosed, authenticate
+from executor.shared_memory import SharedPool, way
 from executor.step_plan import slice_bounds
 from executor.sum_message import encoded
 from proto import control_pb2 as control
@@ -49,6 +50,8 @@ from proto.exchange_pb2 import (
 from proto.frames import EXCHANGE_METHOD, FrameError, grpc_options
 
 GRACE_S = 0.5
+KEPT_PARTS = 1000  # steps for which it is known what became of their checkpoints
+SHARED_BYTES = 512 << 20  # of parameters that workers of this host read where they lie; used as far as needed
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class ParameterServer:
         self._told = -1  # the last version that the lease book was told of
         self._bookmark: Bookmark | None = None  # where the lease book was when another process kept it
         self._slice: ParameterSlice | None = None
+        self._parts: dict[int, Part | None] = {}  # of checkpoints, by step; None: it is being written
         self._shared = 0  # the last step whose share of sums was sent on the book session
         self._attempt_reached = asyncio.Condition()
         self._restoring = asyncio.Lock()
@@ -79,7 +83,8 @@ class ParameterServer:
         self._replication = Replication(
             secret, tell_driver, lambda: self._held, self._marked, self._reached, moved=self._moved
         )
-        self._outbox = ParameterOutbox()
+        self._pool = SharedPool(SHARED_BYTES) if way() != "tcp" else None
+        self._outbox = ParameterOutbox(self._pool)
         self._keeper: BookKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._book_session: Session | None = None  # to the lease book, on a server that does not keep it
@@ -196,7 +201,6 @@ class ParameterServer:
             session.stop_writer()
 
     async def _converse(self, session: Session) -> None:
-        inbox = PushInbox()
         following: Replica | None = None
         attempt = 0
         async for header, payload in session.frames():
@@ -232,11 +236,9 @@ class ParameterServer:
                 return
             match body:
                 case "push":
-                    data = inbox.take(header.push, payload, self._held)
-                    if data is not None:
-                        self._pushed(session, header.push, data)
+                    self._pushed(session, header.push, payload)
                 case "want":
-                    self._outbox.want(session, header.want.version, self._held)
+                    self._outbox.want(session, header.want.version, self._held, again=True)
                 case "lease_request" if self._keeper is not None:
                     self._keeper.lease_wanted(session.peer)
                 case "renew" if self._keeper is not None:
@@ -245,6 +247,8 @@ class ParameterServer:
                     self._keeper.scored(session.peer, header.scores)
                 case "join":
                     session.peer = header.join.task_id
+                    if self._pool is not None:
+                        session.reciprocate(self._pool)
                     if self._keeper is not None:
                         self._keeper.joined(session.peer, session, header.join)
                 case "restore":
@@ -261,6 +265,7 @@ class ParameterServer:
                     self._totalled(header.totals)
                 case other:
                     raise FrameError(f"unexpected {other}")
+            del header, payload  # of which nothing is to be kept in memory until the next frame comes
 
     @property
     def _held(self) -> ParameterSlice:
@@ -312,7 +317,8 @@ class ParameterServer:
             self._shared = 0
             self._told = held.version - 1
             self._attempt = attempt
-            self._outbox.restart(attempt)
+            self._outbox.restart(attempt, order.keep)
+            self._parts = {}
             if order.index != 0 and self._keeping is not None:
                 self._keeping.cancel()
                 self._keeper = None
@@ -341,31 +347,57 @@ class ParameterServer:
         update.memory = json.loads(manifest.memory)
         return ParameterSlice(begin, end, manifest.step, parameters, update, job.plan, job.told_rates)
 
-    def _pushed(self, session: Session, push: Push, data: bytes | bytearray | memoryview) -> None:
+    def _pushed(self, session: Session, push: Push, payload: memoryview) -> None:
         held, node = self._held, Node(push.level, push.index)
-        if len(data) % 4:
-            raise FrameError(f"a push of {len(data)} bytes is not made of float32")
-        gradient: Vector = np.frombuffer(data, dtype="<f4")
-        verdict = held.push(push.step, node, Partial(gradient, push.loss, push.samples, push.digest))
+        stale = push.step <= held.version
+        if (push.bytes != 4 * held.size and not stale) or push.offset % 4 or len(payload) % 4:
+            raise FrameError(f"{len(payload)} of {push.bytes} bytes at {push.offset} for a slice of {4 * held.size}")
+        verdict = Verdict.STALE if stale else Verdict.DUPLICATE
+        if len(payload):
+            gradient: Vector = np.frombuffer(payload, dtype="<f4")
+            verdict = held.push(push.step, node, push.offset // 4, gradient)
+            del gradient
+        if push.last and verdict is not Verdict.INVALID:
+            verdict = held.end_node(push.step, node, push.loss, push.samples, push.digest)
         if verdict is Verdict.INVALID:
-            raise FrameError(f"step {push.step} {node} of {gradient.size} elements is not wanted at {held.version}")
-        if verdict is Verdict.STALE:
-            session.refuse(self._attempt, Refusal.STALE_STEP, push.step)
-        if self._keeper is not None:  # even if stale here: it may have been pushed again for another server's sake
-            self._keeper.pushed(session.peer, push.step, node)
-        if push.lease and self._keeper is not None:
-            self._keeper.lease_wanted(session.peer)
+            what = f"step {push.step} {node}, {len(payload)} bytes at {push.offset}"
+            raise FrameError(f"{what}: not wanted at {held.version}")
+        if push.last:
+            self._node_ended(session, push, node, verdict)
         if push.want:
             self._outbox.want(session, push.want, held)
+        del payload
         self._advance()
+
+    def _node_ended(self, session: Session, push: Push, node: Node, verdict: Verdict) -> None:
+        if verdict is Verdict.STALE:
+            session.refuse(self._attempt, Refusal.STALE_STEP, push.step)
+        if self._keeper is None:
+            return
+        self._keeper.timed(session.peer, push.times)
+        # Even if stale here: it may have been pushed again for another server's sake.
+        self._keeper.pushed(session.peer, push.step, node)
+        if push.lease:
+            self._keeper.lease_wanted(session.peer)
 
     def _committed(self, order: Commit) -> None:
         held = self._held
         held.commit(order.step)
-        if order.checkpoint and held.version == order.step:
+        self._outbox.committed(order.step)
+        if order.checkpoint:
+            self._write_part(held, order)
+        self._advance()
+
+    def _write_part(self, held: ParameterSlice, order: Commit) -> None:
+        """Has the slice written; if that was ordered before, says again what came of it, if anything has yet."""
+        part = self._parts.get(order.step)
+        if part is not None:
+            self._tell_part(part)
+        elif order.step not in self._parts and held.version == order.step:
+            self._parts = {step: kept for step, kept in self._parts.items() if step > order.step - KEPT_PARTS}
+            self._parts[order.step] = None
             written = self._checkpointing.write(held, order.checkpoint)
             self._spawn(self._tell_written(order.step, written, json.dumps(held.update.memory), self._attempt))
-        self._advance()
 
     def _rates_told(self, rates: Rates) -> None:
         self._held.rates_known(rates.step, list(rates.rates))
@@ -381,19 +413,28 @@ class ParameterServer:
         file = await written
         if attempt != self._attempt:
             return
-        part = Part(step=step, file=file, memory=memory)
+        part = self._parts[step] = Part(step=step, file=file, memory=memory)
+        self._tell_part(part)
+
+    def _tell_part(self, part: Part) -> None:
         if self._keeper is not None:
             self._keeper.part_written(0, part)
         elif self._book_session is not None:
-            self._book_session.send(Header(attempt=attempt, part=part))
+            self._book_session.send(Header(attempt=self._attempt, part=part))
 
     def _advance(self) -> None:
         held = self._held
-        self._share()
-        while held.advance():
-            self._outbox.send(held)
-            self._replication.applied(held)
+        while True:
             self._share()
+            if held.can_apply():
+                self._outbox.keep(held)
+                self._outbox.add(held, held.version + 1, held.apply())
+                self._replication.applied(held)
+            if not held.advance():
+                break
+            if not held.size:
+                self._outbox.add(held, held.version, [])
+            self._replication.advanced(held)
         self._tell_prepared()
 
     def _tell_prepared(self) -> None:
@@ -431,8 +472,14 @@ class ParameterServer:
         """Takes a frame of the server that this is the replica of."""
         if header.WhichOneof("body") == "state":
             done = replica.take_state(header.state, payload)
+            if done:
+                self._outbox.restart(header.attempt)
         else:
+            if header.apply.last and replica.held is not None:
+                self._outbox.keep(replica.held)  # should the server be lost now, others may still be at that version
             done = replica.take_step(header.apply, payload)
+            if done:
+                self._outbox.committed(header.apply.step - 1)
         if done and replica.held is not None:
             self._slice, self._bookmark = replica.held, replica.bookmark
             session.send(Header(attempt=header.attempt, applied=Applied(version=replica.held.version)))
@@ -440,8 +487,8 @@ class ParameterServer:
     def _share(self) -> None:
         """Says this slice's share of the next step's sums, once it is known."""
         held = self._held
-        step, share, complete = held.version + 1, held.share(), held.complete
-        if share is None or complete is None or self._shared == step:
+        step, share = held.version + 1, held.share()
+        if share is None or self._shared == step or (complete := held.complete) is None:
             return
         if self._keeper is not None:
             self._shared = step

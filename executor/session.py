@@ -2,17 +2,24 @@
 
 import asyncio
 import hmac
+import logging
+from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from proto.exchange_pb2 import Header, Refusal
-from proto.frames import EXCHANGE_METHOD, SECRET_KEY, decode, encode, grpc_options
+from executor.shared_memory import Block, CannotShare, MappedSegment, SharedPool
+from proto.exchange_pb2 import Attached, Header, Refusal, Segment, Shared
+from proto.frames import EXCHANGE_METHOD, SECRET_KEY, FrameError, decode, encode, grpc_options
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_QUEUED_BYTES = 1 << 30  # a peer that lets more than this pile up is cut off
+MAX_SEGMENTS = 3  # of the other side that are kept open: the present one, and those whose payloads are on their way
+
+logger = logging.getLogger(__name__)
 
 
 class SessionClosed(ConnectionError):
@@ -22,8 +29,11 @@ class SessionClosed(ConnectionError):
 class Session:
     """Sends frames in order without waiting, receives them one by one.
 
+    Payloads of `send_tensor` travel in shared memory if a pool was offered and the other side could open it.
+
     Attributes:
         peer: who is at the other end, for logs and for the lease book.
+        closed: nothing more will be sent.
     """
 
     def __init__(self, stream: Any, peer: str) -> None:
@@ -33,11 +43,31 @@ class Session:
             peer: name of the other end.
         """
         self.peer = peer
-        self._stream = stream
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._queued_bytes = 0
-        self._writer = asyncio.create_task(self._write())
         self.closed = False
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[bytes | tuple[Header, memoryview]] = deque()
+        self._queued_bytes = 0
+        self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._last = False
+        self._writer = asyncio.create_task(self._write())
+        # Shared memory: this side's,
+        self._pool: SharedPool | None = None
+        self._reciprocal: SharedPool | None = None
+        self._announced = 0
+        self._readable = 0
+        self._answered = asyncio.Event()
+        self._refused = ""
+        self._blocks: dict[int, Block] = {}
+        self._payloads = 0
+        # and the other side's.
+        self._mapped: dict[int, MappedSegment] = {}
+        self._released: deque[int] = deque()
+        self._releasing = False
+
+    # --- sending ----------------------------------------------------------------------------------------------------
 
     def send(self, header: Header, payload: bytes | memoryview = b"") -> None:
         """Queues one frame."""
@@ -45,20 +75,154 @@ class Session:
 
     def send_frames(self, frames: Iterable[bytes]) -> None:
         """Queues frames; after the stream broke they are dropped, for the receiver learns of that by itself."""
+        for frame in frames:
+            self._enqueue(frame, len(frame))
+
+    def send_tensor(self, header: Header, payload: memoryview) -> None:
+        """Queues a frame of at most CHUNK_BYTES that is made when its turn comes: see `flushed`."""
+        self._enqueue((header, payload), len(payload))
+
+    def send_block(self, header: Header, block: Block, begin: int, end: int) -> None:
+        """Queues a frame whose payload is bytes [begin, end) of a block; only while `shares`."""
         if self.closed:
             return
-        for frame in frames:
-            self._queued_bytes += len(frame)
-            self._queue.put_nowait(frame)
-        if self._queued_bytes > MAX_QUEUED_BYTES:
-            self.abort()
+        self._payloads += 1
+        self._blocks[self._payloads] = block
+        block.sent(self)
+        header.shared.CopyFrom(
+            Shared(segment=self._readable, offset=block.offset + begin, bytes=end - begin, id=self._payloads)
+        )
+        self.send(header)
 
     def refuse(self, attempt: int, code: Refusal.Code, step: int = 0, reason: str = "") -> None:
         """Says that a frame was not taken."""
         self.send(Header(attempt=attempt, refusal=Refusal(code=code, step=step, reason=reason)))
 
+    async def flushed(self) -> None:
+        """Waits until everything queued was handed to the connection, or the stream broke: memory may be reused."""
+        await self._empty.wait()
+
+    def _enqueue(self, frame: bytes | tuple[Header, memoryview], size: int) -> None:
+        if self.closed:
+            return
+        self._queued_bytes += size
+        self._queue.append(frame)
+        self._empty.clear()
+        self._filled.set()
+        if self._queued_bytes > MAX_QUEUED_BYTES:
+            self.abort()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                if not self._queue:
+                    self._empty.set()
+                    if self._last:
+                        return
+                    self._filled.clear()
+                    await self._filled.wait()
+                    continue
+                item = self._queue.popleft()
+                self._queued_bytes -= len(item) if isinstance(item, bytes) else len(item[1])
+                await self._stream.write(item if isinstance(item, bytes) else encode(*item))
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            self.closed = True  # the reading side sees the same fault and tells
+        finally:
+            self._empty.set()
+
+    # --- shared memory ----------------------------------------------------------------------------------------------
+
+    def offer(self, pool: SharedPool) -> None:
+        """Lets payloads of this side travel in the pool's memory, if the other side can open it."""
+        self._pool = pool
+        self._announce()
+
+    def reciprocate(self, pool: SharedPool) -> None:
+        """Offers the pool once the other side's memory could be opened here, which so proves to be the same host."""
+        self._reciprocal = pool
+        if self._mapped and self._pool is None:
+            self.offer(pool)
+
+    def shares(self, block: Block | None = None) -> bool:
+        """Whether payloads may travel in the pool's memory; with a block, whether it may."""
+        if self._pool is None or self.closed:
+            return False
+        self._announce()
+        return bool(self._readable) and self._readable == (
+            self._announced if block is None else block.segment.announcement.number
+        )
+
+    async def sharing_known(self, timeout_s: float) -> str:
+        """Waits for the other side's answer to `offer`; why it cannot share memory, or empty.
+
+        Raises:
+            SessionClosed: there was none within `timeout_s`.
+        """
+        try:
+            await asyncio.wait_for(self._answered.wait(), timeout_s)
+        except TimeoutError:
+            raise SessionClosed(f"no answer from {self.peer} within {timeout_s:g} s") from None
+        return self._refused
+
+    def _announce(self) -> None:
+        """Tells of the pool's present segment, once."""
+        if self._pool is None or self._refused:
+            return
+        announcement = self._pool.announcement
+        if announcement is None:
+            self._refused = "this process got no memory to share"
+            self._answered.set()
+        elif announcement.number != self._announced:
+            self._announced = announcement.number
+            self.send(Header(segment=announcement))
+
+    def _attach(self, announcement: Segment) -> None:
+        answer = Attached(number=announcement.number, readable=True)
+        try:
+            self._mapped[announcement.number] = MappedSegment(announcement)
+        except CannotShare as error:
+            answer = Attached(number=announcement.number, readable=False, reason=str(error))
+        for number in sorted(self._mapped)[:-MAX_SEGMENTS]:
+            del self._mapped[number]
+        self.send(Header(attached=answer))
+        if answer.readable and self._pool is None and self._reciprocal is not None:
+            self.offer(self._reciprocal)
+
+    def _was_attached(self, answer: Attached) -> None:
+        if answer.readable:
+            self._readable = answer.number
+        elif answer.number == self._announced:
+            self._refused = answer.reason or "it refused"
+            logger.info("%s cannot read this process's memory: %s", self.peer, self._refused)
+        self._answered.set()
+
+    def _shared_payload(self, shared: Shared) -> memoryview:
+        segment = self._mapped.get(shared.segment)
+        if segment is None:
+            raise FrameError(f"a payload in segment {shared.segment}, which is not known")
+        try:
+            return segment.payload(shared, self._gone)
+        except ValueError as error:
+            raise FrameError(str(error)) from None
+
+    def _gone(self, number: int) -> None:
+        """A payload is not read any more. Called in any thread, whenever its last view goes."""
+        self._released.append(number)
+        if not self._releasing and not self.closed:
+            self._releasing = True
+            with suppress(RuntimeError):  # the loop has ended, and so has all that could be released for
+                self._loop.call_soon_threadsafe(self._say_released)
+
+    def _say_released(self) -> None:
+        self._releasing = False
+        numbers = [self._released.popleft() for _ in range(len(self._released))]
+        if numbers:
+            self.send(Header(released=numbers))
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
     async def frames(self) -> AsyncIterator[tuple[Header, memoryview]]:
-        """What arrives, until the stream ends.
+        """What arrives, until the stream ends. A payload in shared memory is released when the last view of it goes.
 
         Raises:
             SessionClosed: the connection broke.
@@ -71,12 +235,33 @@ class Session:
                 raise SessionClosed(str(error)) from None
             if frame is grpc.aio.EOF or self.closed:
                 return
-            yield decode(frame)
+            header, payload = decode(frame)
+            del frame
+            for number in header.released:
+                block = self._blocks.pop(number, None)
+                if block is None:
+                    raise FrameError(f"payload {number} was not sent or is released already")
+                block.released(self)
+            if header.HasField("shared"):
+                payload = self._shared_payload(header.shared)
+            match header.WhichOneof("body"):
+                case "segment":
+                    self._attach(header.segment)
+                case "attached":
+                    self._was_attached(header.attached)
+                case None if header.released:
+                    pass
+                case _:
+                    yield header, payload
+            del header, payload  # or the last payload would stay in use until the next frame comes
+
+    # --- the end ----------------------------------------------------------------------------------------------------
 
     async def drain(self, timeout_s: float) -> None:
         """Waits until what is queued has been handed to the connection, for `timeout_s` at the most."""
         if not self.closed:
-            self._queue.put_nowait(None)
+            self._last = True
+            self._filled.set()
             await asyncio.wait([self._writer], timeout=timeout_s)
         await self.close()
 
@@ -84,6 +269,10 @@ class Session:
         """Sends nothing more."""
         self.closed = True
         self._writer.cancel()
+        if self._pool is not None:
+            self._pool.reader_left(self)
+        self._mapped.clear()
+        self._queue.clear()
 
     def abort(self) -> None:
         """Ends the stream now."""
@@ -96,14 +285,6 @@ class Session:
         """Ends the stream and waits for its writer."""
         self.abort()
         await asyncio.gather(self._writer, return_exceptions=True)
-
-    async def _write(self) -> None:
-        try:
-            while (frame := await self._queue.get()) is not None:
-                self._queued_bytes -= len(frame)
-                await self._stream.write(frame)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-            self.closed = True  # the reading side sees the same fault and tells
 
 
 class Connection:

@@ -59,6 +59,12 @@ def child_environment(base: Mapping[str, str], request: TaskRequest) -> dict[str
         "NUMEXPR_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "passive",
         "KMP_BLOCKTIME": "0",
+        # What is freed stays with the process, in large pages: messages of 1 MB that come and go would else cost page
+        # faults every time (glibc's manual, "Memory Allocation Tunables"; measured in docs/exchange.md).
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+        "MALLOC_TOP_PAD_": str(64 << 20),
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         "PYTHONUNBUFFERED": "1",  # or the log of a task is always 8 KiB behind
         **request.env,
     }

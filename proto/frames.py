@@ -1,15 +1,15 @@
 """Frames of the exchange: a small protobuf header and raw tensor bytes in one message (format: exchange.proto)."""
 
 import struct
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import google_crc32c
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from proto.exchange_pb2 import Header
 
-CHUNK_BYTES = 1 << 20  # 1 MB chunks moved most bytes per second through gRPC streams, see docs/architecture.md
+CHUNK_BYTES = 1 << 20  # of a piece; messages of 1 MB moved most bytes per second through gRPC streams
 MAX_HEADER_BYTES = 1 << 16
 
 _PREFIX = struct.Struct("<II")
@@ -32,8 +32,8 @@ def encode(header: Header, payload: bytes | memoryview = b"") -> bytes:
     if len(payload) > CHUNK_BYTES:
         raise ValueError(f"payload of {len(payload)} bytes exceeds the chunk size {CHUNK_BYTES}")
     head = header.SerializeToString()
-    body = b"".join((head, payload))
-    return b"".join((_PREFIX.pack(len(head), _checksum(len(head), body)), body))
+    checksum = _checksum(len(head), head, payload)
+    return b"".join((_PREFIX.pack(len(head), checksum), head, payload))
 
 
 def decode(frame: bytes) -> tuple[Header, memoryview]:
@@ -45,56 +45,25 @@ def decode(frame: bytes) -> tuple[Header, memoryview]:
     if len(frame) < _PREFIX.size:
         raise FrameError(f"frame of {len(frame)} bytes is too short to be one")
     size, checksum = _PREFIX.unpack_from(frame)
-    body = frame[_PREFIX.size :]
+    body = memoryview(frame)[_PREFIX.size :]
     if size > MAX_HEADER_BYTES or size > len(body):
         raise FrameError(f"header length {size} does not fit a frame of {len(frame)} bytes")
-    if _checksum(size, body) != checksum:
+    if _checksum(size, body, b"") != checksum:
         raise FrameError("the checksum differs")
     try:
-        header = Header.FromString(body[:size])
+        header = Header.FromString(bytes(body[:size]))
     except DecodeError as error:
         raise FrameError(f"header does not parse: {error}") from None
-    return header, memoryview(body)[size:]
+    return header, body[size:]
 
 
-def _checksum(header_bytes: int, body: bytes) -> int:
-    """CRC32C of the body and then of the header's length: with another length the same body reads otherwise."""
-    return int(google_crc32c.extend(google_crc32c.value(body), _LENGTH.pack(header_bytes)))
-
-
-def chunked(header: Callable[[int], Header], payload: memoryview) -> Iterator[bytes]:
-    """Frames that carry `payload` in chunks; `header(offset)` makes the header of the chunk that starts at `offset`.
-
-    An empty payload still makes one frame, so that the message as such arrives.
-    """
-    for offset in range(0, max(len(payload), 1), CHUNK_BYTES):
-        yield encode(header(offset), payload[offset : offset + CHUNK_BYTES])
-
-
-class Assembly:
-    """Puts the chunks of one slice together.
-
-    Attributes:
-        data: the bytes received so far, in place.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.data = bytearray(size)
-        self._received = 0
-
-    def add(self, offset: int, chunk: memoryview) -> bool:
-        """Takes the next chunk; True when the slice is complete.
-
-        Raises:
-            FrameError: the chunk does not start where the last one ended, or runs over the end.
-        """
-        if offset != self._received or offset + len(chunk) > len(self.data):
-            raise FrameError(
-                f"chunk of {len(chunk)} bytes at {offset} does not follow {self._received} of {len(self.data)} bytes"
-            )
-        self.data[offset : offset + len(chunk)] = chunk
-        self._received += len(chunk)
-        return self._received == len(self.data)
+def _checksum(header_bytes: int, head: bytes | memoryview, payload: bytes | memoryview) -> int:
+    """CRC-32C of head, payload and then the header's length: with another length the same bytes read otherwise."""
+    checksum = 0
+    for part in (head, payload, _LENGTH.pack(header_bytes)):
+        # The library takes no memoryview, but anything else that lends its bytes without being asked to return them.
+        checksum = google_crc32c.extend(checksum, np.frombuffer(part, dtype=np.uint8) if len(part) else b"")
+    return int(checksum)
 
 
 def grpc_options() -> list[tuple[str, Any]]:

@@ -27,6 +27,7 @@ from proto.mesos_errors import CallRefused, MesosError, StreamFailed
 from proto.mesos_http import Json, subscribe_request
 from proto.mesos_import import pymesos
 from proto.mesos_loop import CALL_TIMEOUT_S, Session, SubscriptionLoop
+from proto.mesos_tls import Tls
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class ExecutorDriver(SubscriptionLoop, pymesos.MesosExecutorDriver):  # type: ig
     ) -> None:
         self._environ = os.environ if environ is None else environ
         backoff_max_s = self._duration_s("MESOS_SUBSCRIPTION_BACKOFF_MAX", DEFAULT_BACKOFF_MAX_S)
-        self._init_loop(Backoff(first_s=FIRST_BACKOFF_S, max_s=backoff_max_s), call_timeout_s)
+        self._init_loop(Backoff(first_s=FIRST_BACKOFF_S, max_s=backoff_max_s), call_timeout_s, Tls.of(self._environ))
         self.executor = executor
         self.framework_id = {"value": self._required("MESOS_FRAMEWORK_ID")}
         self.executor_id = {"value": self._required("MESOS_EXECUTOR_ID")}

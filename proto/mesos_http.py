@@ -5,14 +5,16 @@ import http.client
 import json
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from http_parser.http import HttpParser
 
-from proto.mesos_address import format_address, parse_address, redirect_target
+from proto.mesos_address import format_address, redirect_target
 from proto.mesos_errors import CallFailed, CallRefused, Redirected, StreamFailed
+from proto.mesos_tls import Tls, http_connection
 from proto.recordio import RecordDecoder
 
 READ_BYTES = 1 << 18
@@ -76,7 +78,10 @@ class EventStream:
         """
         try:
             data = self._sock.recv(READ_BYTES)
-        except BlockingIOError:
+            if isinstance(self._sock, ssl.SSLSocket):
+                while waiting := self._sock.pending():  # decrypted already: the socket will not become readable for it
+                    data += self._sock.recv(waiting)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return []
         if not data:
             self.ended = True
@@ -122,8 +127,9 @@ class CallConnections:
     May be used by several threads at once: none waits for another's call.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, tls: Tls | None = None) -> None:
         self._timeout_s = timeout_s
+        self._tls = tls
         self._lock = threading.Lock()
         self._idle: dict[str, list[http.client.HTTPConnection]] = {}
         self._generation = 0  # of the connections; close() ends one
@@ -176,7 +182,7 @@ class CallConnections:
                 idle = self._idle.get(address)
                 connection = idle.pop() if idle else None
             if connection is None:
-                return http.client.HTTPConnection(*parse_address(address), timeout=self._timeout_s)
+                return http_connection(address, self._timeout_s, self._tls)
             if not _is_readable(connection.sock):
                 return connection
             connection.close()  # Mesos closed it while it was idle: a call on it would fail for no reason

@@ -19,6 +19,7 @@ from proto.backoff import Backoff
 from proto.mesos_address import parse_address
 from proto.mesos_errors import CallRefused, MesosError, NotConnected, Redirected, StreamFailed
 from proto.mesos_http import CallConnections, EventStream, Json, keep_alive, peer_address
+from proto.mesos_tls import Tls
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class SubscriptionLoop:
 
     path = ""  # of the API, set by the subclass
 
-    def _init_loop(self, backoff: Backoff, call_timeout_s: float) -> None:
+    def _init_loop(self, backoff: Backoff, call_timeout_s: float, tls: Tls | None = None) -> None:
         self._lock = threading.RLock()  # guards the attributes below; never held during a network call
         self._session: Session | None = None
         self._started = False
@@ -73,7 +74,8 @@ class SubscriptionLoop:
         self._io_thread: threading.Thread | None = None
         self._wakeup: tuple[socket.socket, socket.socket] | None = None  # (read, write)
         self._backoff = backoff
-        self._calls = CallConnections(call_timeout_s)
+        self._tls = tls
+        self._calls = CallConnections(call_timeout_s, tls)
         self.last_error: str | None = None
 
     # --- what the subclass says ----------------------------------------------------------------------------------
@@ -348,7 +350,7 @@ class SubscriptionLoop:
                     failure = error
                     continue
                 cleanup.pop_all()
-                return sock
+                return sock if self._tls is None else _encrypted(sock, self._tls, host)
         raise failure
 
     def _connect_socket(self, sock: socket.socket, target: Any, wakeup: socket.socket, version: int) -> None:
@@ -394,6 +396,15 @@ class SubscriptionLoop:
                     return
                 selector.select(remaining_s)
                 _drain(wakeup)
+
+
+def _encrypted(sock: socket.socket, tls: Tls, host: str) -> socket.socket:
+    sock.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        return tls.context_for(host).wrap_socket(sock, server_hostname=host)
+    except OSError:
+        sock.close()
+        raise
 
 
 def _drain(wakeup: socket.socket) -> None:

@@ -12,6 +12,7 @@ What differs from pymesos:
 import copy
 import http.client
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from proto.mesos_errors import CallRefused, MesosError, NotConnected
 from proto.mesos_http import Json, basic_credential, subscribe_request
 from proto.mesos_import import pymesos
 from proto.mesos_loop import CALL_TIMEOUT_S, SubscriptionLoop
+from proto.mesos_tls import Tls
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
         backoff: delays between attempts to subscribe.
 
     Raises:
-        ValueError: if `master_uri` cannot be understood.
+        ValueError: if `master_uri` cannot be understood, or TLS not be set up (proto/mesos_tls.py).
     """
 
     path = "/api/v1/scheduler"
@@ -83,7 +85,7 @@ class SchedulerDriver(SubscriptionLoop, pymesos.MesosSchedulerDriver):  # type: 
         call_timeout_s: float = CALL_TIMEOUT_S,
         backoff: Backoff | None = None,
     ) -> None:
-        self._init_loop(backoff or Backoff(max_s=MAX_BACKOFF_S), call_timeout_s)
+        self._init_loop(backoff or Backoff(max_s=MAX_BACKOFF_S), call_timeout_s, Tls.of(os.environ))
         self.sched = sched
         self.master_uri = master_uri
         self.implicit_acknowledgements = implicit_acknowledgements

@@ -53,6 +53,10 @@ cli.add_command(kill)
 @click.option("--resume", is_flag=True, help="Continue from the newest complete checkpoint of the job.")
 @click.option("--engine", type=click.Choice(["onednn", "mkl", "numpy"]), help="Over what the script says.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Likewise.")
+@click.option(
+    "--exchange", type=click.Choice(["auto", "tcp", "shm"]), default="auto", show_default=True,
+    help="How tensors travel between processes of one host: shared memory where they can, never, or nothing else.",
+)
 @click.option("--python", default=sys.executable, help="Python interpreter on the agents. Default: this one.")
 @click.option("--driver-host", default="", help="Address of this machine that agents reach. Default: found out.")
 @click.option("--role", default="*", show_default=True, help="Mesos role.")
@@ -79,6 +83,7 @@ def run(
     mem_per_worker: float,
     resume: bool,
     engine: str | None,
+    exchange: str,
     precision: str | None,
     python: str,
     driver_host: str,
@@ -120,6 +125,7 @@ def run(
         python=python,
         driver_host=driver_host,
         engine=engine or "",
+        exchange=exchange,
         precision=precision or "",
         role=role,
         user=user,

@@ -14,12 +14,14 @@ from scheduler.outcome import JobFailed, JobResult, Outcome
 from scheduler.progress import BarProgress, LineProgress
 from scheduler.progress_marks import ProgressMarks
 from scheduler.report import Reporter, Reports
+from scheduler.step_times import StepTimes
 from scheduler.summary import Summary
 
 
 def reporter(record: JobRecord, told: ProgressMarks) -> Reporter:
     """Terminal and TensorBoard files, behind what has been told already."""
     reporters: list[Reporter] = [_console(sys.stdout, sys.stderr, record.samples_per_epoch, record.batch_size, told)]
+    reporters.append(StepTimes())
     if record.summary_directory:
         reporters.append(Summary(Path(record.summary_directory), told))
     return Reports(reporters)

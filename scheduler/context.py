@@ -37,6 +37,7 @@ class RunOptions:
     driver_host: str = ""
     engine: str = ""  #: empty: as the job says
     precision: str = ""  #: likewise
+    exchange: str = "auto"  #: how tensors travel between processes of one host: auto, tcp or shm
     role: str = "*"
     user: str = ""  #: empty: the user running the driver
     principal: str = "mesograd"

@@ -38,9 +38,14 @@ class Holder:
         return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
 
     @property
+    def is_here(self) -> bool:
+        """It runs, or ran, on this host."""
+        return self.host == socket.gethostname()
+
+    @property
     def is_dead(self) -> bool:
         """Known to be: it ran on this host, and runs no longer."""
-        if self.host != socket.gethostname():
+        if not self.is_here:
             return False
         try:
             process = psutil.Process(self.pid)

@@ -136,6 +136,7 @@ class Job:
             worker_need=Need(options.cpus_per_worker, options.mem_per_worker_mb),
             server_need=DEFAULT_SERVER_NEED,
             executor_environment=_executor_environment(),
+            task_environment={"MESOGRAD_EXCHANGE": options.exchange},
             user=options.user or getpass.getuser(),
             role=options.role,
             principal=options.principal,

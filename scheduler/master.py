@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import queue
 import re
 import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from proto.mesos_address import format_address, parse_address
 from proto.mesos_detector import MasterDetector, is_zookeeper_url, parse_zookeeper_url
+from proto.mesos_tls import Tls, http_connection
 from scheduler.outcome import UsageError
 
 CONNECT_TIMEOUT_S = 5.0
@@ -97,7 +100,10 @@ def leading_master(master: RemoteMaster) -> str:
 
 
 def _check(address: str) -> None:
-    connection = http.client.HTTPConnection(*parse_address(address), timeout=CONNECT_TIMEOUT_S)
+    try:
+        connection = http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     response: http.client.HTTPResponse | None = None
     try:
         # Every master redirects here to the leader, itself included; nothing else is likely to.
@@ -110,6 +116,9 @@ def _check(address: str) -> None:
         raise UsageError(
             f"no Mesos master at {address}: no answer within {CONNECT_TIMEOUT_S:.0f} s; check --master"
         ) from None
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", "") or error.reason or "it does not speak TLS"
+        raise UsageError(f"no TLS with the master at {address}: {why}; check LIBPROCESS_SSL_*") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"no Mesos master at {address}: {reason}; check --master") from None

@@ -10,6 +10,7 @@ import base64
 import http.client
 import json
 import logging
+import os
 import queue
 import threading
 import time
@@ -17,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proto.mesos import MesosError, Scheduler, SchedulerDriver
-from proto.mesos_address import parse_address
 from proto.mesos_http import basic_credential
+from proto.mesos_tls import Tls, http_connection
 from scheduler import actions as act
 from scheduler import events as ev
 from scheduler.placement import AgentOffer
@@ -231,7 +232,7 @@ class MesosLink:
         address = self._driver.master
         if address is None:
             return None
-        connection = http.client.HTTPConnection(*parse_address(address), timeout=HTTP_TIMEOUT_S)
+        connection = http_connection(address, HTTP_TIMEOUT_S, Tls.of(os.environ))
         try:
             connection.request("GET", path, headers=self._headers)
             response = connection.getresponse()

@@ -17,6 +17,7 @@ from typing import Any
 from proto import control_pb2
 from scheduler.outcome import Outcome
 from scheduler.progress_marks import ProgressMarks
+from scheduler.step_times import mean_seconds
 
 NOTHING_WRITTEN = ProgressMarks()
 
@@ -54,6 +55,8 @@ class Summary:
                 "Throughput": step.samples / step.seconds if step.seconds > 0 else 0.0,
                 "LearningRate": step.learning_rate,
             }
+            for phase, seconds in mean_seconds(step.times.values()).items():
+                scalars[f"StepTime/{phase}"] = seconds
             for prefix, rate in step.learning_rates.items():
                 if prefix:
                     scalars[f"LearningRate/{prefix}"] = rate

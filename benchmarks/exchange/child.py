@@ -6,6 +6,8 @@ The `raw` and `memcpy` processes move the same bytes in the plainest way that th
 
 import asyncio
 import json
+import logging
+import os
 import socket
 import sys
 import threading
@@ -66,6 +68,11 @@ class NoNetwork:
         return 1.0
 
 
+def zeros(model: nn.Module, inputs: Any, _seed: int) -> NDArray[np.float32]:
+    """In place of initial parameters."""
+    return np.zeros(sum(info.size for info in compute.parameter_layout(model, inputs)), dtype=np.float32)
+
+
 def job_of(task: dict[str, Any]) -> LoadedJob:
     """VGG-16 for CIFAR-10; one micro-batch of one sample for each worker."""
     workers = int(task["workers"])
@@ -81,6 +88,7 @@ def job_of(task: dict[str, Any]) -> LoadedJob:
 async def serve(task: dict[str, Any], membership: control.Membership) -> None:
     """A parameter server; the first one prints a line for every step: its seconds."""
     over = asyncio.Event()
+    setattr(compute, "initial_parameters", zeros)  # noqa: B010 - which take seconds to draw
 
     def tell(message: control.TaskMessage) -> None:
         for step in message.progress.steps:
@@ -100,6 +108,7 @@ async def serve(task: dict[str, Any], membership: control.Membership) -> None:
 async def work(task: dict[str, Any], membership: control.Membership) -> None:
     """A worker, until it is killed."""
     setattr(compute, "compile", NoNetwork)  # noqa: B010 - the lease computer shall compile nothing
+    setattr(compute, "initial_parameters", zeros)  # noqa: B010 - nor spend seconds on random numbers
     worker = Worker(job_of(task), task["task_id"], "secret", 1)
     worker.joined(membership)
     await worker.run()
@@ -189,6 +198,7 @@ def copy(task: dict[str, Any]) -> None:
 
 def main() -> None:
     """The process."""
+    logging.basicConfig(level=os.environ.get("MESOGRAD_LOG", "ERROR"))
     task = json.loads(sys.stdin.readline())
     servers = [
         control.Server(index=index, task_id=f"server-{index}", address=address)

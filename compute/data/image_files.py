@@ -29,7 +29,8 @@ def decode_image(data: bytes, name: str, channels: int = 3) -> NDArray[np.uint8]
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    except (*_DECODER_ERRORS, Image.DecompressionBombError) as error:
+    # The warning, of a header that claims 10^8 pixels, comes here where Python is told to make errors of warnings.
+    except (*_DECODER_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         known = not isinstance(error, UnidentifiedImageError)
         reason = " ".join(str(error).split()) if known else "of no known format"
         raise InputError(f"{name} is no image or a damaged one ({reason}); {REMEDY}") from None

@@ -7,7 +7,7 @@ from compute.engines.layer_call import LayerCall, views
 from compute.graph import Graph
 from compute.memory import aligned
 from compute.nn.layer import Array, Key, Pass
-from compute.program import Engine, Plan, Program
+from compute.program import Engine, Final, Plan, Program
 from compute.spec import Arrays
 
 
@@ -42,7 +42,7 @@ class PlainPlan(Plan):
         self._outputs = tuple(arrays[value] for value in self._graph.outputs)
         return self._outputs
 
-    def backward(self, targets: Arrays, scale: float) -> float:
+    def backward(self, targets: Arrays, scale: float, final: Final) -> float:
         loss = self._program.criterion.loss_and_gradient(self._outputs, targets, scale, self._grad_outputs)
         grads: dict[int, Array] = {}
         for value, grad in zip(self._graph.outputs, self._grad_outputs, strict=True):
@@ -60,6 +60,7 @@ class PlainPlan(Plan):
                     grads[source] = grads[source] + grad_x if source in grads else grad_x
             for output in call.node.outputs:
                 grads.pop(output, None)
+        final(0, self._program.gradients.size)
         return loss
 
 

@@ -25,11 +25,14 @@ from compute.graph import Graph, Node
 from compute.memory import aligned
 from compute.nn.criterion import Criterion
 from compute.nn.layer import Arrayed, Key, Pass
-from compute.program import Engine, Plan, Program
+from compute.program import Engine, Final, Plan, Program
 from compute.spec import Arrays, Shape
 
 Call = Callable[[], Any]
 """A prepared operation. It returns 0 or None, or the library's error code."""
+
+Span = tuple[int, int]
+"""Range [begin, end) of elements of the flat vector."""
 
 LossGradient = Callable[[Arrays, float], float]
 """Computes the gradient of scale * sum of losses, given the targets and the scale; returns the plain sum."""
@@ -166,6 +169,7 @@ class StagedPlan(Plan):
         for array in self.outputs:
             self.buffers.keep(array)
         self._grads: dict[int, Tensor] = {}
+        self._final: list[tuple[int, list[Span]]] = []  # after so many backward calls: which gradients are final
         if self.training:
             self._phase = "backward"
             self._plan_backward()
@@ -260,9 +264,26 @@ class StagedPlan(Plan):
             ]
             found = stage.backward(grads, [self.needed[source] for source in sources])
             self._accumulate_shared(stage)
+            self._known(stage)
             for source, grad in zip(sources, found, strict=True):
                 if grad is not None and self.needed[source]:
                     self._add_gradient(source, grad)
+
+        self._final.append((len(self._emitted), gaps(self._final, self.program.gradients.size)))
+
+    def _known(self, stage: Stage) -> None:
+        """With the calls emitted so far the gradients of a stage's weights have their values.
+
+        Statistics, and weights that several nodes share, are left for the end.
+        """
+        spans = [
+            (parameter.offset, parameter.offset + parameter.size)
+            for node in stage.nodes
+            for parameter in node.parameters
+            if id(node.layer) not in self._shared_layers and parameter.spec.kind == "weight"
+        ]
+        if spans:
+            self._final.append((len(self._emitted), joined(spans)))
 
     _loss_gradient: LossGradient
 
@@ -315,9 +336,14 @@ class StagedPlan(Plan):
         run(self._forward)
         return self.outputs
 
-    def backward(self, targets: Arrays, scale: float) -> float:
+    def backward(self, targets: Arrays, scale: float, final: Final) -> float:
         loss = self._loss_gradient(targets, scale)
-        run(self._backward)
+        begin = 0
+        for end, spans in self._final:
+            run(self._backward[begin:end])
+            begin = end
+            for span in spans:
+                final(*span)
         return loss
 
 
@@ -366,6 +392,22 @@ def outside_sources(nodes: Sequence[Node]) -> tuple[int, ...]:
     """What a group of nodes takes from outside, in order."""
     inside = {output for node in nodes for output in node.outputs}
     return tuple(source for node in nodes for source in node.sources if source not in inside)
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Disjoint ranges in rising order, those that touch as one."""
+    found: list[Span] = []
+    for begin, end in sorted(spans):
+        if found and found[-1][1] == begin:
+            begin, _ = found.pop()
+        found.append((begin, end))
+    return found
+
+
+def gaps(known: Iterable[tuple[int, Iterable[Span]]], size: int) -> list[Span]:
+    """What is left of [0, size)."""
+    bounds = [0, *(bound for span in joined(span for _, spans in known for span in spans) for bound in span), size]
+    return [(begin, end) for begin, end in zip(bounds[::2], bounds[1::2], strict=True) if begin < end]
 
 
 def run(calls: Sequence[Call]) -> None:

@@ -299,6 +299,8 @@ from compute.nn.softmax import (
     Softmin,
 )
 from compute.nn.sparse import (
+    DenseToSparse,
+    MaskedSelect,
     SparseJoinTable,
     SparseLinear,
 )
@@ -424,6 +426,7 @@ __all__ = [
     "Cropping3d",
     "CrossProduct",
     "CustomLayer",
+    "DenseToSparse",
     "DotProduct",
     "Dropout",
     "Elementwise",
@@ -480,6 +483,7 @@ __all__ = [
     "LogSigmoid",
     "LogSoftmax",
     "MapTable",
+    "MaskedSelect",
     "Masking",
     "Max",
     "MaxPool1d",

@@ -85,8 +85,8 @@ class ScaledDotProductAttention(Layer):
         scores *= np.float32(1 / math.sqrt(q.shape[3]))
         for mask in inputs[3:]:
             if mask.dtype == np.float32:
-                scores += _aligned(mask)
-        ignored = self._ignored(inputs)
+                scores += aligned(mask)
+        ignored = self.ignored(inputs[3:], q.shape[2], k.shape[2])
         if ignored is not None:
             np.copyto(scores, NEVER, where=ignored)
         largest = scores.max(axis=3, keepdims=True)
@@ -103,20 +103,23 @@ class ScaledDotProductAttention(Layer):
         y = self._join(np.matmul(kept, v))
         return (y, weights) if self.return_weights else (y,)
 
-    def _ignored(self, inputs: Arrays) -> NDArray[np.bool_] | None:
-        """Which keys are ignored, to be broadcast to (n, heads, queries, keys); None if none is."""
-        queries, keys = inputs[0].shape[1], inputs[1].shape[1]
+    def ignored(self, masks: Arrays, queries: int, keys: int) -> NDArray[np.bool_] | None:
+        """Which keys are ignored, to be broadcast to (n, heads, queries, keys); None if none is.
+
+        Raises:
+            InputError: a length is not in 1..keys.
+        """
         found: NDArray[np.bool_] | None = None
         if self.causal:
             found = (np.arange(keys) > np.arange(queries)[:, None])[None, None]
-        for mask in inputs[3:]:
+        for mask in masks:
             if mask.dtype == np.float32:
                 continue
             if mask.ndim == 1:
                 check_lengths(mask, keys)
                 ignored = np.arange(keys) >= mask[:, None, None, None]
             else:
-                ignored = _aligned(mask) != 0
+                ignored = aligned(mask) != 0
             found = ignored if found is None else found | ignored
         return found
 
@@ -144,13 +147,13 @@ class ScaledDotProductAttention(Layer):
         found: list[Array | None] = []
         for index, x in enumerate(inputs[3:], start=3):
             wanted = x.dtype == np.float32 and context.needed[index]
-            found.append(unbroadcast(grad, _aligned(x).shape).reshape(x.shape) if wanted else None)
+            found.append(unbroadcast(grad, aligned(x).shape).reshape(x.shape) if wanted else None)
         scale = np.float32(1 / math.sqrt(q.shape[3]))
         grad_q, grad_k = scale * np.matmul(grad, k), scale * np.matmul(grad.swapaxes(2, 3), q)
         return (self._join(grad_q), self._join(grad_k), self._join(grad_v), *found)
 
 
-def _aligned(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+def aligned(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     """A mask (n, ..., keys) as (n, heads or 1, queries or 1, keys)."""
     return mask.reshape(len(mask), *(1,) * (4 - mask.ndim), *mask.shape[1:])
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from compute.errors import InputError
 from compute.nn.init import Initializer
 from compute.nn.layer import Array, Arrayed, Layer, LayerContext
+from compute.nn.max_norm import MaxNorm
 from compute.nn.module import Parameter, positive
 from compute.philox import Stream
 from compute.spec import Arrays, Shape, Specs, TensorSpec
@@ -46,6 +47,9 @@ class Embedding(Layer):
         sparse: says that few rows are used by a micro-batch. The gradient is the same; the backward pass touches
             the used rows only, whichever this is. It allows an engine that keeps the gradient between steps to
             clear the rows that the previous pass has used instead of the whole weight.
+        max_norm: rows whose norm is larger are looked up shortened to it (not as output layer); the weight itself
+            stays as it is: see compute.nn.max_norm.
+        norm_type: the p of that norm.
 
     Raises:
         InputError: in the forward pass, an id is not in 0..num_embeddings-1.
@@ -60,10 +64,13 @@ class Embedding(Layer):
         padding_idx: int | None = None,
         sparse: bool = False,
         weight_init: Initializer | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
         positive(self.kind, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        self.limit = None if max_norm is None else MaxNorm(self.kind, max_norm, norm_type)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = _padding(self.kind, padding_idx, num_embeddings)
@@ -74,6 +81,8 @@ class Embedding(Layer):
         (spec,) = inputs
         if spec.dtype == "int64":
             return (TensorSpec((*spec.shape, self.embedding_dim)),)
+        if self.limit is not None:
+            raise InputError("needs int64 ids: with max_norm it is no output layer")
         if not spec.shape or spec.shape[-1] != self.embedding_dim:
             raise InputError(f"needs int64 ids, or float32 (..., {self.embedding_dim}) where it is the output layer")
         return (TensorSpec((*spec.shape[:-1], self.num_embeddings)),)
@@ -87,6 +96,9 @@ class Embedding(Layer):
         if x.dtype != np.int64:
             return (x @ weight.T,)
         check_ids(x, self.num_embeddings)
+        if self.limit is not None:
+            rows = self.limit.forward(weight.take(x.ravel(), axis=0))
+            return (rows.reshape(*x.shape, self.embedding_dim),)
         return (weight.take(x, axis=0),)
 
     def backward_many(
@@ -101,6 +113,8 @@ class Embedding(Layer):
         (x,), (grad_y,) = inputs, grad_outputs
         if x.dtype == np.int64:
             rows = grad_y.reshape(-1, self.embedding_dim)
+            if self.limit is not None:
+                rows = self.limit.backward(parameters["weight"].take(x.ravel(), axis=0), rows)
             add_rows(gradients["weight"], x.ravel(), rows, self.padding_idx)
             return (None,)
         rows = grad_y.reshape(-1, self.num_embeddings)
@@ -121,7 +135,7 @@ class EmbeddingBag(Layer):
 
     Args:
         padding_idx: an id that counts as absent; its row starts as 0 and gets no gradient.
-        sparse: as in nn.Embedding.
+        sparse, max_norm, norm_type: as in nn.Embedding.
 
     Raises:
         InputError: in the forward pass, an id is not in 0..num_embeddings-1.
@@ -135,10 +149,13 @@ class EmbeddingBag(Layer):
         padding_idx: int | None = None,
         sparse: bool = False,
         weight_init: Initializer | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
         positive(self.kind, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        self.limit = None if max_norm is None else MaxNorm(self.kind, max_norm, norm_type)
         if mode not in BAG_MODES:
             raise InputError(f"{self.kind}: mode must be one of {', '.join(BAG_MODES)}, got {mode!r}")
         self.num_embeddings = num_embeddings
@@ -167,8 +184,14 @@ class EmbeddingBag(Layer):
         # Where the divisor is 0, so is y: an empty bag.
         inverse = np.divide(np.float32(1), divisor, out=np.zeros_like(divisor), where=divisor != 0)
         context.saved["weights"], context.saved["inverse"] = weights, inverse
-        rows = parameters["weight"].take(ids, axis=0)
+        rows = self._rows(parameters["weight"], ids)
         return (np.matmul((weights * inverse)[:, None, :], rows)[:, 0],)
+
+    def _rows(self, weight: Array, ids: Ids) -> Array:
+        """What is combined, float32 (n, bag, embedding_dim)."""
+        if self.limit is None:
+            return weight.take(ids, axis=0)
+        return self.limit.forward(weight.take(ids.ravel(), axis=0)).reshape(*ids.shape, self.embedding_dim)
 
     def _divisor(self, weights: Array) -> Array:
         """(n, 1)."""
@@ -188,12 +211,14 @@ class EmbeddingBag(Layer):
     ) -> tuple[Array | None, ...]:
         ids, (y,), (grad_y,) = inputs[0], outputs, grad_outputs
         weights, inverse = context.saved["weights"], context.saved["inverse"]
-        rows = (weights * inverse)[:, :, None] * grad_y[:, None, :]
-        add_rows(gradients["weight"], ids.ravel(), rows.reshape(-1, self.embedding_dim), self.padding_idx)
+        rows = ((weights * inverse)[:, :, None] * grad_y[:, None, :]).reshape(-1, self.embedding_dim)
+        if self.limit is not None:
+            rows = self.limit.backward(parameters["weight"].take(ids.ravel(), axis=0), rows)
+        add_rows(gradients["weight"], ids.ravel(), rows, self.padding_idx)
         if len(inputs) == 1 or not context.needed[1]:
             return (None,) * len(inputs)
         # y = s / d with s = sum w e: dy/dw_j = e_j / d - y / d * (dd/dw_j).
-        grad_weights = np.matmul(parameters["weight"].take(ids, axis=0), grad_y[:, :, None])[:, :, 0]
+        grad_weights = np.matmul(self._rows(parameters["weight"], ids), grad_y[:, :, None])[:, :, 0]
         if self.mode != "sum":
             slope = np.float32(1) if self.mode == "mean" else weights * inverse
             grad_weights -= (grad_y * y).sum(axis=1, keepdims=True) * slope
@@ -205,6 +230,12 @@ class EmbeddingBag(Layer):
 
 def add_rows(target: Array, ids: Ids, rows: Array, skip: int | None = None) -> None:
     """target[ids[i]] += rows[i] for each i in order, but where ids[i] is `skip`. Touches no other rows of target."""
+    used, sums = summed_rows(ids, rows, skip)
+    target[used] += sums
+
+
+def summed_rows(ids: Ids, rows: Array, skip: int | None = None) -> tuple[Ids, Array]:
+    """The different ids but `skip`, ascending, and for each the sum of the rows[i] with that ids[i], in order of i."""
     from scipy import sparse as scipy_sparse  # here, since it costs every process time and memory
 
     order = np.argsort(ids, kind="stable")
@@ -218,7 +249,7 @@ def add_rows(target: Array, ids: Ids, rows: Array, skip: int | None = None) -> N
     if skip is not None:
         kept = used != skip
         used, sums = used[kept], sums[kept]
-    target[used] += sums
+    return used, sums
 
 
 def check_ids(ids: Ids, count: int) -> None:

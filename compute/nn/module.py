@@ -123,7 +123,10 @@ class Module(Described):
         """
         if any(spec.dtype != "float32" for spec in inputs):
             raise InputError("takes float32; whole numbers such as token ids go through nn.Embedding first")
-        return (TensorSpec(tuple(self.output_shape(*(spec.shape for spec in inputs)))),)
+        shape = self.output_shape(*(spec.shape for spec in inputs))
+        if not isinstance(shape, tuple | list):
+            raise InputError(f"its `output_shape` must give a tuple, gave {shape!r}")
+        return (TensorSpec(tuple(shape)),)
 
     def output_shape(self, *args: Any, **kwargs: Any) -> Shape:
         """output_shape(input_shape, ...): shape of one output sample, given that of each input.
@@ -172,7 +175,7 @@ def positive(kind: str, **values: int) -> None:
 
 def sizes(kind: str, name: str, value: int | tuple[int, ...], count: int, least: int) -> tuple[int, ...]:
     """`count` numbers from one for all or from as many; each a whole number of at least `least`, else InputError."""
-    several = (value,) * count if isinstance(value, int) else tuple(value)
+    several = tuple(value) if isinstance(value, tuple | list) else (value,) * count
     if len(several) != count or not all(
         isinstance(v, int) and not isinstance(v, bool) and v >= least for v in several
     ):

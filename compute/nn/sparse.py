@@ -1,7 +1,8 @@
-"""Linear layers on sparse samples, given as the places and values of the elements that are not 0."""
+"""Sparse samples, given as the places and values of the elements that are not 0, and layers that make or take them."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,131 @@ class SparseJoinTable(Layer):
         ends = np.cumsum([ids.shape[1] for ids in inputs[::2]])
         parts = np.split(grad_outputs[1], ends[:-1], axis=1)
         return tuple(grad for part in parts for grad in (None, part))
+
+
+class DenseToSparse(Layer):
+    """The elements of a sample that are not 0, as nn.SparseLinear takes them.
+
+    Takes float32 (features,); gives the table of ids, int64 (size,), ascending and filled up with -1, and values,
+    float32 (size,), filled up with 0. BigDL's DenseToSparse.
+
+    Args:
+        size: the most elements that are not 0 in a sample; all of them by default.
+        propagate_back: whether the values' gradient goes on to the elements they were taken from.
+
+    Raises:
+        InputError: on training or prediction, a sample has more.
+    """
+
+    arity = 1
+
+    def __init__(self, size: int | None = None, propagate_back: bool = True, name: str | None = None) -> None:
+        super().__init__(name)
+        if size is not None:
+            positive(self.kind, size=size)
+        self.size = size
+        self.propagate_back = propagate_back
+
+    def output_specs(self, *inputs: TensorSpec) -> Specs:
+        (spec,) = inputs
+        if spec.dtype != "float32" or len(spec.shape) != 1:
+            raise InputError("needs float32 (features)")
+        size = (spec.shape[0] if self.size is None else self.size,)
+        return TensorSpec(size, "int64"), TensorSpec(size)
+
+    def forward_many(self, inputs: Arrays, parameters: Arrayed, context: LayerContext) -> Arrays:
+        (x,) = inputs
+        size = x.shape[1] if self.size is None else self.size
+        return _packed(x, x != 0, size, "elements that are not 0")
+
+    def backward_many(
+        self,
+        inputs: Arrays,
+        outputs: Arrays,
+        grad_outputs: Arrays,
+        parameters: Arrayed,
+        gradients: Arrayed,
+        context: LayerContext,
+    ) -> tuple[Array | None, ...]:
+        if not self.propagate_back:
+            return (np.zeros_like(inputs[0]),)
+        return (_unpacked(outputs[0], grad_outputs[1], inputs[0].shape),)
+
+
+class MaskedSelect(Layer):
+    """The elements of a sample where a mask is not 0, in row-major order, filled up with `padding`, and their number.
+
+    Takes a table of float32 (*shape) and a mask of the same shape, int64 or float32; gives a table of float32 (size,)
+    and their number, int64 (), which recurrent layers and attention take as the length. torch.masked_select and BigDL's
+    MaskedSelect, but with an output of one size for each sample, so that what follows can be planned.
+
+    Args:
+        size: the most elements that a mask may select; all of them by default.
+        padding: what the output is filled up with.
+
+    Raises:
+        InputError: on training or prediction, a mask selects more.
+    """
+
+    arity = 2
+
+    def __init__(self, size: int | None = None, padding: float = 0.0, name: str | None = None) -> None:
+        super().__init__(name)
+        if size is not None:
+            positive(self.kind, size=size)
+        self.size = size
+        self.padding = float(padding)
+
+    def output_specs(self, *inputs: TensorSpec) -> Specs:
+        x, mask = inputs
+        if x.dtype != "float32" or x.shape != mask.shape:
+            raise InputError("needs float32 values and a mask of their shape")
+        size = math.prod(x.shape) if self.size is None else self.size
+        return TensorSpec((size,)), TensorSpec((), "int64")
+
+    def forward_many(self, inputs: Arrays, parameters: Arrayed, context: LayerContext) -> Arrays:
+        x, chosen = (array.reshape(len(array), -1) for array in inputs)
+        ids, values = _packed(x, chosen != 0, x.shape[1] if self.size is None else self.size, "selected elements")
+        context.saved["ids"] = ids
+        padding = ids == PADDING
+        values[padding] = self.padding
+        return values, np.count_nonzero(~padding, axis=1)
+
+    def backward_many(
+        self,
+        inputs: Arrays,
+        outputs: Arrays,
+        grad_outputs: Arrays,
+        parameters: Arrayed,
+        gradients: Arrayed,
+        context: LayerContext,
+    ) -> tuple[Array | None, ...]:
+        x = inputs[0]
+        grad = _unpacked(context.saved["ids"], grad_outputs[0], (len(x), math.prod(x.shape[1:])))
+        return grad.reshape(x.shape), np.zeros_like(inputs[1]) if inputs[1].dtype == np.float32 else None
+
+
+def _packed(x: Array, chosen: NDArray[np.bool_], size: int, what: str) -> tuple[NDArray[np.int64], Array]:
+    """Places and values, both (n, size), of the chosen elements of x (n, count), in order, -1 and 0 behind them."""
+    counts = np.count_nonzero(chosen, axis=1)
+    if counts.max() > size:
+        sample = int(counts.argmax())
+        raise InputError(f"sample {sample} of the batch has {counts[sample]} {what}, at most {size} were said")
+    rows, places = np.nonzero(chosen)
+    targets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    ids = np.full((len(x), size), PADDING, dtype=np.int64)
+    values = np.zeros((len(x), size), dtype=np.float32)
+    ids[rows, targets] = places
+    values[rows, targets] = x[rows, places]
+    return ids, values
+
+
+def _unpacked(ids: NDArray[np.int64], values: Array, shape: Shape) -> Array:
+    """Zeros of a shape (n, count) but for the values at their places."""
+    found = np.zeros(shape, dtype=np.float32)
+    rows, places = np.nonzero(ids != PADDING)
+    found[rows, ids[rows, places]] = values[rows, places]
+    return found
 
 
 def _check_pairs(kind: str, inputs: Specs, pairs: int) -> None:

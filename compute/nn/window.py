@@ -56,6 +56,13 @@ class Window:
             for n, o, before, span, stride in zip(size, out, self.padding, self.span, self.stride, strict=True)
         )
 
+    def overhangs(self, size: tuple[int, ...], out: tuple[int, ...]) -> bool:
+        """Whether one of `out` windows reaches over both ends of a dimension of `size`."""
+        return any(
+            any(step * stride < before and step * stride + span > before + n for step in range(count))
+            for n, count, before, span, stride in zip(size, out, self.padding, self.span, self.stride, strict=True)
+        )
+
     def pad(self, x: Array, out: tuple[int, ...], value: float = 0.0) -> Array:
         """x, float32 (n, C, *size), padded with `value` for `out` windows; x itself where nothing is added."""
         size = x.shape[2:]

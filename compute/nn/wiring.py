@@ -28,9 +28,8 @@ class Graph(Module):
 
     def __init__(self, inputs: Wire | Sequence[Wire], outputs: Wire | Sequence[Wire], name: str | None = None) -> None:
         super().__init__(name)
-        self.inputs = (inputs,) if isinstance(inputs, Wire) else tuple(inputs)
-        self.outputs = (outputs,) if isinstance(outputs, Wire) else tuple(outputs)
-        if not self.inputs or not self.outputs or not all(isinstance(w, Wire) for w in (*self.inputs, *self.outputs)):
+        self.inputs, self.outputs = _wires(inputs), _wires(outputs)
+        if not self.inputs or not self.outputs:
             raise InputError("nn.Graph needs at least one nn.Input() and one output, each the result of a module")
         self._order = self._sorted()
         reached = set(map(id, self._order))
@@ -84,3 +83,9 @@ class Graph(Module):
             values[id(wire)] = wire.module.build(builder, arguments, join(path, own))
         outputs = tuple(values[id(wire)] for wire in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _wires(given: object) -> tuple[Wire, ...]:
+    """One wire or several as a tuple; empty if it is anything else."""
+    several = tuple(given) if isinstance(given, list | tuple) else (given,)
+    return several if all(isinstance(item, Wire) for item in several) else ()

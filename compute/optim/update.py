@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -70,7 +71,7 @@ class ParameterUpdate:
                 raise InputError("LBFGS cannot work with a clipped gradient: leave clip out, or take another optimizer")
         self._plan = plan_of(layout, assign(layout, self._prefixes), self._groups)
         end = self._plan.size if end is None else end
-        self._size = end - begin
+        self._begin, self._size = begin, end - begin
         runs = self._plan.cut(begin, end)
         self._units = units_of(runs)
         self._regularized = [run for run in runs if run.treatment.l1 or run.treatment.l2]
@@ -89,7 +90,8 @@ class ParameterUpdate:
             prefix: group.initial_memory() for prefix, group in self._optimizers.items() if isinstance(group, LBFGS)
         }
         self._effective: Array | None = None
-        self._scratch: list[Array] = []
+        self._scratch: list[Array] = []  # shared with the parts
+        self._scratch_size = min(BLOCK, self._size)
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -99,6 +101,23 @@ class ParameterUpdate:
     def rates_at(self, step: int, epoch: int) -> list[float]:
         """The rates of a step in the order of the prefixes, for schedules that do not feed back."""
         return [group.learning_rate_at(step, epoch) for group in self._groups]
+
+    def part(self, begin: int, end: int) -> ParameterUpdate:
+        """The update of elements [begin, end) of this slice, on the same state; for updates that need no sums.
+
+        `apply` of parts that make up the slice, in any order, is `apply` of the slice. It holds the arrays that `state`
+        has now.
+        """
+        if self.needs_sums:
+            raise ValueError("an update that needs sums over the whole vector has no parts")
+        twin = copy(self)
+        runs = self._plan.cut(self._begin + begin, self._begin + end)
+        twin._begin, twin._size = self._begin + begin, end - begin
+        twin._units = units_of(runs)
+        twin._regularized = [run for run in runs if run.treatment.l1 or run.treatment.l2]
+        twin.state = {name: array[begin:end] for name, array in self.state.items()}
+        twin._effective = None
+        return twin
 
     # --- sums -------------------------------------------------------------------------------------------------------
 
@@ -269,7 +288,7 @@ class ParameterUpdate:
 
     def _work(self, index: int, size: int) -> Array:
         while len(self._scratch) <= index:
-            self._scratch.append(np.empty(min(BLOCK, self._size), dtype=np.float32))
+            self._scratch.append(np.empty(self._scratch_size, dtype=np.float32))
         return self._scratch[index][:size]
 
 

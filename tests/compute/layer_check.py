@@ -1,4 +1,5 @@
-"""Compares a layer (or a composite module) with a reference in PyTorch: outputs and all gradients, on every engine.
+"""Compares a layer (or a composite module) with a reference in PyTorch: outputs and all gradients, on every engine
+and, on engine onednn, in bf16.
 
     check_layer(nn.Linear(3, 2), [(5, 3)], torch.nn.functional.linear)
 
@@ -19,9 +20,20 @@ from numpy.typing import NDArray
 import compute
 from compute import nn
 from compute.graph import GraphParameter
+from compute.nn.container import Container, Wrapper
+from compute.nn.table import TableModule
 from compute.spec import Arrays, Shape, Specs, TensorSpec
 
-ENGINES = ("numpy", "onednn")
+ENGINES = ("numpy", "onednn", "mkl")
+
+BF16_TOLERANCE = 2e-2
+
+VANISHING = 1e-9
+"""Tensors smaller than this are zero but for what float64 rounds: gradients whose terms cancel each other, as those of
+an attention's keys' bias. In bf16 they are held against the largest of all tensors."""
+
+TESTED_WITHIN = (Container, Wrapper, TableModule, nn.Cell, nn.TransformerDecoder)
+"""What the error of a module around it is recorded for as well: they compute nothing, or nothing alone."""
 
 KEY = (11, 5, 2)
 
@@ -43,6 +55,7 @@ def check_layer(
     engines: Sequence[str] = ENGINES,
     atol: float = 0.0,
     seed: int = 0,
+    bf16: float | None = BF16_TOLERANCE,
 ) -> None:
     """Asserts that the module agrees with the reference in training, in evaluation, and with itself to the bit.
 
@@ -54,26 +67,47 @@ def check_layer(
         engines: where kernels of libraries are less exact than the formulas, only "numpy".
         rtol: largest error allowed, relative to a tensor's largest element.
         atol: largest error allowed besides, for tensors that vanish because a function saturates.
+        bf16: rtol in bf16, for numbers that bfloat16 has; None where these would be others (a sum of large numbers that
+            cancel, say).
     """
     specs = tuple(item if isinstance(item, TensorSpec) else TensorSpec(item) for item in inputs)
     rng = np.random.default_rng(seed)
     arrays = tuple(data) if data is not None else tuple(_random(rng, spec, batch, scale, integers) for spec in specs)
-    batch = len(arrays[0])
+    expected: dict[str, NDArray[Any]] = {}
     for engine in engines:
         found = _Run(module, specs, arrays, engine, seed)
-        expected = _expected(reference, found)
-        for name, value in found.tensors.items():
-            _compare(f"{module.kind}/{engine}: {name}", value, expected[name], rtol, atol, (module.kind, engine))
-        if evaluation:
-            for index, value in enumerate(found.evaluated):
-                label = f"{module.kind}/{engine}: output {index} in evaluation"
-                _compare(label, value, expected[f"output {index}"], rtol, atol, (module.kind, engine))
+        expected = expected or _expected(reference, found)
+        _compare_all(module, found, expected, rtol, atol, evaluation)
+        if engine == "mkl":
+            continue  # its few stages have what follows in test_layers_all, where all layers have it
         again = _Run(module, specs, arrays, engine, seed, found.parameters)
         for name, value in found.tensors.items():
             assert value.tobytes() == again.tensors[name].tobytes(), f"{module.kind}/{engine}: {name} changes"
         alone = _Run(module, specs, arrays, engine, seed, found.parameters, probe=False)
         for name, value in alone.tensors.items():
             np.testing.assert_array_equal(value, found.tensors[name], f"{name}, where inputs need no gradient")
+    if "onednn" in engines and bf16 is not None:
+        found = _Run(module, specs, arrays, "onednn", seed, precision="bf16")
+        _compare_all(module, found, _expected(reference, found), bf16, atol * bf16 / rtol, evaluation)
+
+
+def _compare_all(
+    module: nn.Module, found: _Run, expected: dict[str, NDArray[Any]], rtol: float, atol: float, evaluation: bool
+) -> None:
+    largest = max(float(np.abs(expected[name]).max(initial=0.0)) for name in found.tensors)
+    for name, value in found.tensors.items():
+        vanishes = found.precision == "bf16" and np.abs(expected[name]).max(initial=0.0) < VANISHING
+        _compare(module, found, name, value, expected[name], rtol, rtol * largest if vanishes else atol)
+    if evaluation:
+        for index, value in enumerate(found.evaluated):
+            _compare(module, found, f"output {index} in evaluation", value, expected[f"output {index}"], rtol, atol)
+
+
+def drawn(module: nn.Module, shapes: Sequence[Shape], value: float, batch: int = 3) -> NDArray[np.float32]:
+    """What a module of one output gives, where `check_layer` trains it, for inputs that are `value` everywhere."""
+    specs = tuple(TensorSpec(shape) for shape in shapes)
+    arrays = tuple(np.full((batch, *shape), value, dtype=np.float32) for shape in shapes)
+    return _Run(module, specs, arrays, "numpy", 0).tensors["output 0"]
 
 
 class WeightedSum(nn.Criterion):
@@ -119,6 +153,8 @@ class _Run:
     """One training pass and one evaluation of a module behind probes.
 
     Attributes:
+        arrays: the inputs, in bf16 rounded to numbers that bfloat16 has, as are parameters and targets: what is asked
+            is how exactly the module computes with them.
         tensors: "output i", "gradient of input i", "gradient of NAME".
         parameters: values of the module's weights by their names in the reference.
     """
@@ -132,8 +168,11 @@ class _Run:
         seed: int,
         values: dict[str, NDArray[np.float32]] | None = None,
         probe: bool = True,
+        precision: str = "fp32",
     ) -> None:
-        self.arrays = arrays
+        given = _bfloat16 if precision == "bf16" else _as_it_is
+        self.engine, self.precision = engine, precision
+        self.arrays = arrays = tuple(given(array) for array in arrays)
         wires = [nn.Input() for _ in specs]
         probed = [
             Probe(len(array), probe, f"probe{index}")(wire) if spec.dtype == "float32" else wire
@@ -141,7 +180,7 @@ class _Run:
         ]
         model = nn.Graph(wires, module(*probed))
         criterion = WeightedSum()
-        program = compute.compile(model, criterion, specs, engine=engine)
+        program = compute.compile(model, criterion, specs, engine=engine, precision=precision)
         self.probes = {p.name: p for p in program.graph.parameters if p.name.startswith("probe")}
         own = {_local(p.name): p for p in program.graph.parameters if p.name not in self.probes}
         program.parameters[:] = compute.initial_parameters(model, specs, seed)
@@ -154,13 +193,15 @@ class _Run:
             view += np.float32(0.3) * rng.standard_normal(view.shape, dtype=np.float32)
             if p.spec.kind == "statistic":  # may be a variance
                 view[...] = np.abs(view) + 0.5
+            view[...] = given(view)
         rng = np.random.default_rng(seed + 2)
         self.parameters = {name: _view(program.parameters, p).copy() for name, p in own.items()}
         self.weights = [name for name, p in own.items() if p.spec.kind == "weight"]
         program.parameters_changed()
         before = tuple(array.copy() for array in arrays)
         self.targets = tuple(
-            rng.standard_normal((len(arrays[0]), *spec.shape), dtype=np.float32) for spec in program.output_specs
+            given(rng.standard_normal((len(arrays[0]), *spec.shape), dtype=np.float32))
+            for spec in program.output_specs
         )
         program.gradients.fill(np.nan)
         program.forward_backward(arrays, self.targets, 1.0, KEY)
@@ -202,15 +243,36 @@ def _expected(reference: Callable[..., Any], run: _Run) -> dict[str, NDArray[Any
 
 
 def _compare(
-    label: str, found: NDArray[Any], expected: NDArray[Any], rtol: float, atol: float, what: tuple[str, str]
+    module: nn.Module,
+    run: _Run,
+    name: str,
+    found: NDArray[Any],
+    expected: NDArray[Any],
+    rtol: float,
+    atol: float,
 ) -> None:
+    label = f"{module.kind}/{run.engine} {run.precision}: {name}"
     assert found.shape == expected.shape, f"{label} has shape {found.shape}, not {expected.shape}"
     size = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
     np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * size + atol + 1e-30, err_msg=label)
     if size > atol / rtol:
         finite = np.isfinite(expected)
         error = float(np.abs(found[finite] - expected[finite]).max(initial=0.0)) / size
-        record(Comparison("layer", what[0], what[1], "fp32", "PyTorch", label, error))
+        inner = {m.kind for m in module.modules() if isinstance(m, TESTED_WITHIN)}
+        for kind in sorted({module.kind} | inner):
+            if hasattr(nn, kind):  # not those of a test
+                record(Comparison("layer", kind, run.engine, run.precision, "PyTorch", label, error))
+
+
+def _as_it_is(array: NDArray[Any]) -> NDArray[Any]:
+    return array
+
+
+def _bfloat16(array: NDArray[Any]) -> NDArray[Any]:
+    """The nearest numbers that bfloat16 has, ties to even; whole numbers as they are."""
+    if array.dtype != np.float32:
+        return array
+    return torch.from_numpy(array).bfloat16().float().numpy()
 
 
 def _random(rng: np.random.Generator, spec: TensorSpec, batch: int, scale: float, integers: int) -> NDArray[Any]:

@@ -132,6 +132,8 @@ def _examples() -> Iterator[tuple[str, Example]]:
     yield "Index", (nn.Index, (values(3, 4), whole(5)))
     yield "SparseLinear", (lambda: nn.SparseLinear(5, 2), (whole(3), values(3)))
     yield "SparseJoinTable", (lambda: nn.SparseJoinTable(2, 3), (whole(3), values(3), whole(2), values(2)))
+    yield "DenseToSparse", (lambda: nn.DenseToSparse(4), (values(4),))
+    yield "MaskedSelect", (nn.MaskedSelect, (values(3, 4), whole(3, 4)))
     yield "Embedding", (lambda: nn.Embedding(5, 2), (whole(3),))
     yield "EmbeddingBag", (lambda: nn.EmbeddingBag(5, 2), (whole(3),))
 

@@ -102,6 +102,15 @@ def last(features: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(6 * features, 5), nn.LogSoftmax(), name="head")
 
 
+def masked(added: bool) -> nn.Module:
+    """Attention with a mask of padding that the input's first ids say, or with one that is trained."""
+    ids = nn.Input()
+    x = nn.Embedding(11, 16)(ids)
+    mask = nn.Squeeze(1)(nn.Embedding(11, 1)(ids)) if added else ids
+    y = nn.ScaledDotProductAttention(2, causal=added)(x, x, x, mask)
+    return nn.Graph(ids, last(16)(y))
+
+
 IMAGE = (4, 9, 8)
 IDS = (compute.TensorSpec((6,), "int64"),)
 
@@ -114,6 +123,15 @@ CASES = {
     "groups": Case(lambda: conv(nn.ReLU(), nn.Conv2d(32, 32, 3, groups=2), channels=32, groups=2), IMAGE),
     "depthwise": Case(lambda: conv(nn.Conv2d(16, 16, 3, groups=16, padding=1)), IMAGE),
     "dilation": Case(lambda: conv(dilation=(2, 3), padding=2), IMAGE),
+    "transposed": Case(
+        lambda: conv(
+            nn.ReLU(), nn.ConvTranspose2d(16, 24, 3, 2, 1, 1), nn.Tanh(), nn.ConvTranspose2d(24, 16, (2, 3), groups=2)
+        ),
+        IMAGE,
+    ),
+    "group norm": Case(lambda: conv(nn.GroupNorm(4, 16), nn.ReLU(), nn.InstanceNorm2d(16, affine=True)), IMAGE),
+    "padding mask": Case(lambda: masked(False), IDS),
+    "trained mask": Case(lambda: masked(True), IDS, ("Squeeze",)),
     "1d": Case(
         lambda: nn.Sequential(
             nn.Conv1d(3, 16, 5, 2), nn.BatchNorm1d(16), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.LogSoftmax()
@@ -168,17 +186,35 @@ CASES = {
     "activations": Case(
         lambda: conv(nn.GELU(), nn.SiLU(), nn.Mish(), nn.LeakyReLU(0.1), nn.GELU("tanh"), nn.Softmax()), IMAGE
     ),
-    "attention": Case(attention, IDS, ("Embedding",)),
-    "attention with dropout": Case(lambda: attention(0.1), IDS, ("Embedding",)),
-    "lstm": Case(lambda: recurrent(nn.LSTM(12, 20, 2, dropout=0.5)), IDS, ("Embedding",)),
-    "lstm without bias": Case(lambda: recurrent(nn.LSTM(12, 20, bias=False)), IDS, ("Embedding",)),
-    "rnn": Case(lambda: recurrent(nn.RNN(12, 20, 2, nonlinearity="relu")), IDS, ("Embedding",)),
-    "gru": Case(lambda: recurrent(nn.GRU(12, 20, 2, dropout=0.25)), IDS, ("Embedding",)),
-    "gru in both directions": Case(lambda: recurrent(nn.GRU(12, 10, bidirectional=True)), IDS, ("Embedding",)),
-    "lstm in both directions": Case(
-        lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3)), IDS, ("Embedding",)
+    "attention": Case(attention, IDS),
+    "attention with dropout": Case(lambda: attention(0.1), IDS),
+    "lstm": Case(lambda: recurrent(nn.LSTM(12, 20, 2, dropout=0.5)), IDS),
+    "lstm without bias": Case(lambda: recurrent(nn.LSTM(12, 20, bias=False)), IDS),
+    "rnn": Case(lambda: recurrent(nn.RNN(12, 20, 2, nonlinearity="relu")), IDS),
+    "gru": Case(lambda: recurrent(nn.GRU(12, 20, 2, dropout=0.25)), IDS),
+    "gru in both directions": Case(lambda: recurrent(nn.GRU(12, 10, bidirectional=True)), IDS),
+    "lstm in both directions": Case(lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3)), IDS),
+    "lstm with peepholes": Case(
+        lambda: recurrent(nn.LSTM(12, 10, 2, bidirectional=True, dropout=0.3, peephole=True)), IDS
     ),
-    "lstm by formula": Case(lambda: recurrent(nn.LSTM(12, 20, peephole=True)), IDS, ("Embedding", "LSTM")),
+    "lstm with peepholes, without bias": Case(lambda: recurrent(nn.LSTM(12, 20, bias=False, peephole=True)), IDS),
+    "lstm of one step": Case(
+        lambda: nn.Sequential(
+            nn.LSTM(7, 20, bidirectional=True, peephole=True), nn.Flatten(), nn.Linear(40, 5), nn.LogSoftmax()
+        ),
+        (1, 7),
+    ),
+    "wide lstm": Case(
+        lambda: nn.Sequential(
+            nn.LSTM(8, 256, 2, bidirectional=True), nn.Flatten(), nn.Linear(5 * 512, 5), nn.LogSoftmax()
+        ),
+        (5, 8),
+    ),
+    "lstm by formula": Case(
+        lambda: recurrent(nn.Sequential(nn.LSTM(12, 20, return_state=True), nn.SelectTable(0))),
+        IDS,
+        ("LSTM",),
+    ),
 }
 
 

@@ -56,6 +56,27 @@ def test_padding_same_keeps_the_size(rank: int, kernel: int, dilation: int) -> N
     check_layer(layer, [shape], reference)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv3d(48, 48, (4, 1, 2), 2, (3, 0, 0), (1, 1, 2), bias=False), (48, 2, 1, 3)),
+        (nn.Conv3d(39, 10, 3, (1, 3, 2), (2, 1, 1), bias=False), (39, 1, 4, 4)),
+        (nn.Conv2d(32, 16, 3, padding=1, bias=False), (32, 1, 1)),
+        (nn.Conv1d(72, 32, 4, 3, 1, groups=2, bias=False), (72, 2)),
+    ],
+)
+def test_windows_wider_than_the_image(layer: Any, shape: tuple[int, ...]) -> None:
+    """Some of oneDNN's kernels give anything as gradient of weights that only meet padding there."""
+
+    def reference(x: Any, weight: Any) -> Any:
+        return TORCH_CONVS[layer.rank](
+            x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
+        )
+
+    assert layer.window.overhangs(shape[1:], layer.output_shape(shape)[1:])
+    check_layer(layer, [shape], reference)
+
+
 def test_depthwise_large_image_and_many_blocks() -> None:
     def reference(x: Any, weight: Any, bias: Any) -> Any:
         return F.conv2d(x, weight, bias, padding=1, groups=12)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
+from layer_check import check_layer, drawn
 
 from compute import InputError, nn
 from compute.nn.dropout import keep_mask, quantized
@@ -89,6 +93,36 @@ def test_the_key_decides_and_evaluation_is_the_identity(layer: nn.UnaryLayer, sh
     assert layer.forward(x, {}, evaluation).tobytes() == x.tobytes()
     assert layer.backward(x, x, x, {}, {}, evaluation).tobytes() == x.tobytes()
     assert x.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Dropout(0.25), (4, 7)),
+        (nn.Dropout(0.1), (33,)),
+        (nn.SpatialDropout1d(0.5), (8, 5)),
+        (nn.SpatialDropout2d(0.5), (8, 3, 4)),
+        (nn.SpatialDropout3d(0.5), (8, 2, 3, 1)),
+        (nn.GaussianDropout(0.3), (5, 3)),
+    ],
+    ids=lambda value: value.kind if isinstance(value, nn.Module) else "",
+)
+def test_factors_are_the_same_on_every_engine(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    factors = torch.tensor(drawn(layer, [shape], 1.0).astype(np.float64))
+    check_layer(layer, [shape], lambda x: x * factors, evaluation=False)
+
+
+def test_noise_is_the_same_on_every_engine() -> None:
+    shape = (5, 3)
+    kinds: list[tuple[nn.Module, Callable[..., torch.Tensor]]] = [
+        (nn.GaussianNoise(0.3), lambda x: x + torch.tensor(drawn(nn.GaussianNoise(0.3), [shape], 0.0))),
+        (
+            nn.GaussianSampler(),
+            lambda m, v: m + (v / 2).exp() * torch.tensor(drawn(nn.GaussianSampler(), [shape] * 2, 0.0)),
+        ),
+    ]
+    for layer, reference in kinds:
+        check_layer(layer, [shape] * (1 + isinstance(layer, nn.GaussianSampler)), reference, evaluation=False)
 
 
 def test_wrong_probabilities_are_refused() -> None:

@@ -53,6 +53,50 @@ def test_tied_output_layer() -> None:
     check_layer(nn.Embedding(4, 3), [(2, 3)], lambda x, weight: functional.linear(x, weight))
 
 
+def shortened(rows: torch.Tensor, limit: float, p: float) -> torch.Tensor:
+    norms = rows.norm(p, dim=-1, keepdim=True)
+    return torch.where(norms > limit, rows * limit / (norms + 1e-7), rows)
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("limit", [0.7, 1.6, 100.0])
+def test_max_norm(limit: float, norm_type: float) -> None:
+    """No row, some rows, all rows are too long."""
+    layer = nn.Embedding(7, 5, padding_idx=2, max_norm=limit, norm_type=norm_type)
+
+    def reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return shortened(functional.embedding(x, weight, 2), limit, norm_type)
+
+    check_layer(layer, [ids(3, 4)], reference, integers=7)
+    check_layer(
+        nn.EmbeddingBag(7, 5, mode="sum", max_norm=limit, norm_type=norm_type),
+        [ids(4), (4,)],
+        lambda x, w, weight: (shortened(weight[x], limit, norm_type) * w[:, :, None]).sum(1),
+        integers=7,
+    )
+
+
+def test_max_norm_looks_up_what_torch_does() -> None:
+    weight = np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32)
+    program = compute.compile(nn.Embedding(6, 4, max_norm=1.5), None, ids(6), engine="numpy")
+    program.parameters[:] = weight.ravel()
+    found = program.forward(np.arange(6)[None])[0]
+    np.testing.assert_allclose(
+        found, functional.embedding(torch.arange(6), torch.tensor(weight), max_norm=1.5), rtol=1e-6
+    )
+    np.testing.assert_array_equal(program.parameters, weight.ravel())
+
+
+def test_wrong_max_norm() -> None:
+    for kind in (nn.Embedding, nn.EmbeddingBag):
+        with pytest.raises(InputError, match="max_norm must be a positive number, got 0"):
+            kind(2, 2, max_norm=0)
+        with pytest.raises(InputError, match="norm_type must be a positive number"):
+            kind(2, 2, max_norm=1.0, norm_type=float("inf"))
+    with pytest.raises(InputError, match="with max_norm it is no output layer"):
+        compute.compile(nn.Embedding(3, 2, max_norm=1.0), None, (2,), engine="numpy")
+
+
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 @pytest.mark.parametrize("padding_idx", [None, 2])
 def test_bags_as_in_torch(mode: str, padding_idx: int | None) -> None:

@@ -17,7 +17,7 @@ from compute.optim import ParameterUpdate
 from compute.retention import Pruner, Retention
 from executor.checkpointing import Checkpointing
 from executor.parameter_slice import ParameterSlice
-from executor.reduction_tree import Node, Partial
+from executor.reduction_tree import Node
 from executor.step_plan import StepPlan, slice_bounds
 from proto.checkpoint_pb2 import Checkpoint
 
@@ -57,7 +57,9 @@ def slices(parameters: int, state: dict[str, Any] | None = None, version: int = 
 def train_step(held: ParameterSlice, parameters: int) -> bool:
     """One step of one slice, if nothing holds it."""
     step = held.version + 1
-    held.push(step, Node(0, 0), Partial(gradient(parameters, step)[held.begin : held.end], 0.0, 1, 0))
+    held.push(step, Node(0, 0), 0, gradient(parameters, step)[held.begin : held.end])
+    held.end_node(step, Node(0, 0), samples=1)
+    held.apply()
     return held.advance()
 
 

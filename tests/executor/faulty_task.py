@@ -66,10 +66,10 @@ class Points:
         self.step = 0
         self._training = False
         patch(ParameterSlice, "push", self._pushing, lambda *_: reached("between pushes", self.step))
-        patch(ParameterSlice, "_apply", lambda held, *_: setattr(self, "step", held.version + 1))
+        patch(ParameterSlice, "apply", lambda held, *_: setattr(self, "step", held.version + 1))
         patch(Partial, "add", lambda *_: reached("reduction", self.step))
         patch(ParameterUpdate, "_update", after=lambda *_: reached("apply", self.step))
-        patch(ParameterOutbox, "_version", lambda outbox, held: reached("pull", held.version))
+        patch(ParameterOutbox, "_send", lambda outbox, session, image: reached("pull", image.version))
         patch(ParameterServer, "_committed", lambda server, order: reached("commit", order.step))
         patch(BookKeeper, "_commit", after=lambda keeper, step, _: reached("commit told", step))
         patch(ParameterServer, "_holding", lambda server: reached("restart", server._promised))

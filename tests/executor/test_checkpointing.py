@@ -11,13 +11,13 @@ from compute import InputError, checkpoint
 from executor import checkpointing
 from executor.checkpointing import Checkpointing
 from executor.parameter_slice import ParameterSlice
-from proto.checkpoint_pb2 import Checkpoint
+from proto.checkpoint_pb2 import Checkpoint, CheckpointPart
 from tests.executor.checkpoint_writer import slices, train_step
 
 PARAMETERS = 3000
 
 
-def loaded(url: str, held: ParameterSlice, part: object) -> dict[str, np.ndarray]:
+def loaded(url: str, held: ParameterSlice, part: CheckpointPart) -> dict[str, np.ndarray]:
     manifest = Checkpoint(parameters=PARAMETERS, parts=[part])
     return checkpoint.load_slice(url, manifest, held.begin, held.end)
 

@@ -79,7 +79,7 @@ def test_stale_attempts_steps_and_nonsense_are_refused(folder: Path, tmp_path: P
                 assert header.WhichOneof("body") == "refusal"
                 return header.refusal
 
-            stale = await refusal(join(), encode(Header(attempt=1, push=Push(step=0))))
+            stale = await refusal(join(), encode(Header(attempt=1, push=Push(step=0, last=True))))
             assert stale.code == Refusal.STALE_STEP
             for frames in (
                 (b"",),
@@ -112,7 +112,7 @@ def test_mutated_frames_change_nothing(folder: Path, tmp_path: Path) -> None:
             chance = random.Random(1)
             size = 4 * 22278  # of LeNet-5, all of it on one server
             whole = [
-                encode(Header(attempt=1, push=Push(step=1, bytes=size)), bytes(size)),
+                encode(Header(attempt=1, push=Push(step=1, bytes=size, last=True)), bytes(size)),
                 encode(Header(attempt=1, want=Want(version=0))),
                 encode(Header(attempt=1, commit=Commit(step=0))),
                 join(),

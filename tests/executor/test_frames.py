@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.exchange_pb2 import Header, Push
-from proto.frames import CHUNK_BYTES, Assembly, FrameError, chunked, decode, encode
+from proto.frames import CHUNK_BYTES, FrameError, decode, encode
 
 
 @given(st.binary(max_size=3000), st.integers(0, 2**63), st.integers(0, 2**63))
@@ -37,28 +37,6 @@ def test_a_truncated_frame_is_refused(payload: bytes, cut: int) -> None:
     frame = encode(Header(attempt=1, push=Push(step=2, bytes=len(payload))), b"payload" + payload)
     with pytest.raises(FrameError):
         decode(frame[: max(len(frame) - 1 - cut, 0)])
-
-
-@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES - 1])
-def test_chunks_are_put_together_again(size: int) -> None:
-    data = memoryview(bytes(i % 251 for i in range(size)))
-    frames = list(chunked(lambda offset: Header(push=Push(offset=offset, bytes=size)), data))
-    assert len(frames) == max(1, -(-size // CHUNK_BYTES))
-    assembly = Assembly(size)
-    complete = [assembly.add(header.push.offset, payload) for header, payload in map(decode, frames)]
-    assert complete == [False] * (len(frames) - 1) + [True]
-    assert assembly.data == data
-
-
-def test_chunks_out_of_order_or_too_long_are_refused() -> None:
-    assembly = Assembly(10)
-    with pytest.raises(FrameError, match="does not follow"):
-        assembly.add(5, memoryview(b"12345"))
-    assembly.add(0, memoryview(b"12345"))
-    with pytest.raises(FrameError, match="does not follow"):
-        assembly.add(0, memoryview(b"12345"))
-    with pytest.raises(FrameError, match="does not follow"):
-        assembly.add(5, memoryview(b"123456"))
 
 
 def test_a_payload_larger_than_a_chunk_is_a_programming_error() -> None:

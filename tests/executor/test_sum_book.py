@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compute import ParameterInfo, optim
 from compute.optim import ExactSum, ParameterUpdate
 from executor.parameter_slice import ParameterSlice, Verdict
-from executor.reduction_tree import Node, Partial
+from executor.reduction_tree import Node
 from executor.step_plan import StepPlan, slice_bounds
 from executor.sum_book import SumBook
 from executor.sum_message import decoded, encoded
@@ -102,7 +102,8 @@ def test_slices_advance_together_whatever_the_order_of_messages(servers: int, to
                 held = slices[k]
                 if kind == "push":
                     part = gradient(step, leaf)[held.begin : held.end]
-                    verdict = held.push(step, Node(0, leaf), Partial(part, 1.0 * step / 2, 2))
+                    held.end_node(step, Node(0, leaf), 1.0 * step / 2, 2)
+                    verdict = held.push(step, Node(0, leaf), 0, part)
                     assert verdict in (Verdict.TAKEN, Verdict.DUPLICATE, Verdict.STALE)
                 elif kind == "commit":
                     held.commit(step - 1)
@@ -120,8 +121,10 @@ def test_slices_advance_together_whatever_the_order_of_messages(servers: int, to
             if book.last is not None:
                 target = rng.choice(slices)
                 target.total(*book.last)
+                target.apply()
                 target.advance()
                 target.total(*book.last)
+                assert not target.apply()
                 assert not target.advance()
         assert {held.version for held in slices} == {step}
         assert len({str(held.update.memory) for held in slices}) == 1
@@ -133,14 +136,18 @@ def test_nothing_is_applied_before_commit_rates_and_totals() -> None:
     for missing in [*itertools.combinations(what, 1), *itertools.combinations(what, 2)]:
         held = make_slice(0, 5500, True)
         held.rates_known(1, [0.1, 0.1])
-        held.push(1, Node(2, 0), Partial(gradient(1, 0), 1.0, 8))
+        held.push(1, Node(2, 0), 0, gradient(1, 0))
+        held.end_node(1, Node(2, 0), 1.0, 8)
         held.total(1, [float(s) for s in held.share() or []], 0.1)
+        assert held.apply()
         assert held.advance()
-        held.push(2, Node(2, 0), Partial(gradient(2, 0), 1.0, 8))
+        held.push(2, Node(2, 0), 0, gradient(2, 0))
+        held.end_node(2, Node(2, 0), 1.0, 8)
         if "commit" not in missing:
             held.commit(1)
         if "rates" not in missing:
             held.rates_known(2, [0.1, 0.1])
         if "totals" not in missing:
             held.total(2, [1.0] * 100, 0.1)
+        assert not held.apply(), missing
         assert not held.advance(), missing

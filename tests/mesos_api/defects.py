@@ -16,8 +16,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
-from tests.mesos_api.fake_mesos import Answer, FakeMesos, fake_agent, subscribed_scheduler
+from tests.mesos_api.fake_mesos import CERTIFICATE, Answer, FakeMesos, fake_agent, subscribed_scheduler
 from tests.mesos_api.recorders import RecordingExecutor, RecordingScheduler, wait_until
 
 FRAMEWORK = {"name": "test", "user": "nobody", "roles": ["*"], "capabilities": [{"type": "MULTI_ROLE"}]}
@@ -46,8 +47,8 @@ class Drivers:
         self._cleanup.callback(fake.stop)
         return fake
 
-    def agent(self, port: int = 0) -> FakeMesos:
-        fake = fake_agent(port)
+    def agent(self, port: int = 0, tls: bool = False) -> FakeMesos:
+        fake = fake_agent(port, tls)
         self._cleanup.callback(fake.stop)
         return fake
 
@@ -290,6 +291,36 @@ def large_events_are_read_in_large_pieces(drivers: Drivers) -> None:
     sched.wait("resourceOffers", timeout_s=60)
     assert sum(sizes) > 4e6
     assert sum(sizes) / len(sizes) > 8192, f"{len(sizes)} reads of {max(sizes)} bytes"
+
+
+TLS = {"LIBPROCESS_SSL_ENABLED": "1", "LIBPROCESS_SSL_CA_FILE": str(CERTIFICATE)}
+
+
+@defect(symptom="0 of 1 callbacks registered")
+def tls_to_the_master(drivers: Drivers) -> None:
+    master = drivers.master(tls=True)
+    sched = RecordingScheduler()
+    with mock.patch.dict(os.environ, TLS):
+        driver = drivers.scheduler(sched, f"localhost:{master.port}")
+    driver.start()
+    sched.wait("registered", timeout_s=4)
+    offers = [{"id": {"value": str(i)}, "attributes": "x" * 1000} for i in range(2000)]
+    master.wait_stream().send({"type": "OFFERS", "offers": {"offers": offers}})
+    assert len(sched.wait("resourceOffers")[0]) == 2000
+    for count in (1, 2):
+        driver.declineOffer({"value": "o1"})
+        master.wait_call("DECLINE", count)
+
+
+@defect(symptom="0 of 1 callbacks registered")
+def tls_to_the_agent(drivers: Drivers) -> None:
+    agent = drivers.agent(tls=True)
+    executor = RecordingExecutor()
+    driver = drivers.executor(executor, f"localhost:{agent.port}", **TLS)
+    driver.start()
+    executor.wait("registered", timeout_s=4)
+    driver.sendStatusUpdate({"task_id": TASK_ID, "state": "TASK_RUNNING"})
+    agent.wait_call("UPDATE")
 
 
 @defect(symptom="suppressed_roles")
@@ -742,4 +773,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-

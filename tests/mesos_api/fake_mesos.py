@@ -6,6 +6,7 @@ A test scripts it by `subscribe_answers` (for the next SUBSCRIBE calls) and `cal
 import json
 import queue
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -14,9 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 WAIT_S = 10.0
+CERTIFICATE = Path(__file__).with_name("localhost.pem")  # of localhost, with its key
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class FakeMesos:
         port: to listen on; 0 chooses one.
         first_events: sent with every new subscription.
         version: that /version tells.
+        tls: whether it speaks TLS, with the certificate CERTIFICATE.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class FakeMesos:
         port: int = 0,
         first_events: Callable[[Call], list[dict[str, Any]]] | None = None,
         version: str = "1.11.0",
+        tls: bool = False,
     ) -> None:
         self.path = path
         self.version = version
@@ -105,6 +110,12 @@ class FakeMesos:
                 """Peers that go away are what these tests are about."""
 
         self._server = Server((host, port), Handler)
+        if tls:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(CERTIFICATE)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port = int(self._server.server_address[1])
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -253,8 +264,8 @@ def subscribed_executor(call: Call) -> list[dict[str, Any]]:
     return [{"type": "SUBSCRIBED", "subscribed": subscribed}]
 
 
-def fake_agent(port: int = 0) -> FakeMesos:
-    return FakeMesos("/api/v1/executor", port=port, first_events=subscribed_executor)
+def fake_agent(port: int = 0, tls: bool = False) -> FakeMesos:
+    return FakeMesos("/api/v1/executor", port=port, first_events=subscribed_executor, tls=tls)
 
 
 @contextmanager

@@ -35,9 +35,7 @@ def pymesos_runs(request: pytest.FixtureRequest) -> "Iterator[dict[str, Future[s
 
 
 @pytest.mark.parametrize("defect", ALL)
-def test_pymesos_has_it(
-    defect: Defect, pymesos_runs: "dict[str, Future[subprocess.CompletedProcess[str]]]"
-) -> None:
+def test_pymesos_has_it(defect: Defect, pymesos_runs: "dict[str, Future[subprocess.CompletedProcess[str]]]") -> None:
     done = pymesos_runs[defect.name].result()
     assert done.stdout.startswith("FAILED"), f"pymesos passed: {done.stdout}{done.stderr}"
     said = done.stdout + done.stderr

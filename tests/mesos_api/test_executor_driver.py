@@ -263,9 +263,7 @@ def test_messages(drivers: Drivers) -> None:
 
 def test_gone_for_a_short_while_is_not_gone(drivers: Drivers) -> None:
     agent = drivers.agent()
-    driver, executor = connected(
-        drivers, agent, MESOS_RECOVERY_TIMEOUT="5secs", MESOS_SUBSCRIPTION_BACKOFF_MAX="200ms"
-    )
+    driver, executor = connected(drivers, agent, MESOS_RECOVERY_TIMEOUT="5secs", MESOS_SUBSCRIPTION_BACKOFF_MAX="200ms")
     agent.stop()
     executor.wait("disconnected")
     wait_until(lambda: driver.last_error and "refused" in driver.last_error, 5, "no attempt")

@@ -44,7 +44,7 @@ def connect(mesos: RealMesos, framework: Any = FRAMEWORK, **on: Any) -> tuple[Sc
 def test_a_task_with_our_executor(mesos: RealMesos) -> None:
     """Subscribe, offers, launch with `python -m executor`, updates, acknowledgements, reconciliation, teardown."""
     driver, sched = connect(mesos)
-    (offer, *_), = sched.wait("resourceOffers", timeout_s=20)
+    ((offer, *_),) = sched.wait("resourceOffers", timeout_s=20)
     task = {
         "name": "t1",
         "task_id": {"value": "t1"},

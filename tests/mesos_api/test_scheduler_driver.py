@@ -41,7 +41,9 @@ def test_constructing_does_nothing(drivers: Drivers) -> None:
     assert driver.join(0)
 
 
-@pytest.mark.parametrize("uri", ["", "host:port", "host:0", "a:1:2:x", "http://host:5050", "zk://host:2181", "zk://host/"])
+@pytest.mark.parametrize(
+    "uri", ["", "host:port", "host:0", "a:1:2:x", "http://host:5050", "zk://host:2181", "zk://host/"]
+)
 def test_a_master_that_cannot_be_understood(uri: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         SchedulerDriver(Scheduler(), FRAMEWORK, uri)

@@ -72,6 +72,7 @@ class Recording:
     saved_at_accept: bool
     master_at: float  # when the master was killed, of the monotonic clock
     left: list[list[str]] = field(default_factory=list)  # command lines of what outlived the job
+    with_secret: list[str] = field(default_factory=list)  # files of cluster and driver that hold the job's secret
 
     def launched(self) -> list[dict[str, Any]]:
         """TaskInfos of all ACCEPT calls, in order."""
@@ -178,4 +179,7 @@ def record(directory: Path) -> Recording:
             outcome = run_job(proxy.address, plan, watcher, patience, state)
             _, left = psutil.wait_procs(task_processes(plan.job_id), timeout=10)
             commands = [process.cmdline() for process in left]
-            return Recording(proxy, plan, watcher, outcome, fired, saved[0], times[0], commands)
+            secret = plan.secret.encode()
+            files = [path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()]
+            told = [str(path.relative_to(directory)) for path in files if secret in path.read_bytes()]
+            return Recording(proxy, plan, watcher, outcome, fired, saved[0], times[0], commands, told)

@@ -50,6 +50,12 @@ def test_the_job_met_all_its_faults_and_ended_well(recording: Recording) -> None
     assert recording.proxy.refusals == []
 
 
+def test_the_jobs_secret_is_in_no_file(recording: Recording) -> None:
+    """Neither in sandboxes and logs nor in what agents and masters write down, nor in the FrameworkInfo."""
+    assert recording.with_secret == []
+    assert recording.plan.secret not in str(infos(recording))
+
+
 def test_point_01_framework_id(recording: Recording) -> None:
     """On disk before the first launch, and in both places of every later SUBSCRIBE."""
     assert recording.saved_at_accept

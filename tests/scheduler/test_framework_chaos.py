@@ -1,8 +1,9 @@
 """The framework against a small model of Mesos and of tasks, with random faults at random moments.
 
 The driver dies too, amid the actions of any event, and another one goes on from what it has stored. Harness checks the
-invariants after every event: a slot has at most one live task, a task id is used once, what is launched was written down
-before. Whatever has happened: once the faults stop, the job gets all its tasks, ends, and the framework is torn down.
+invariants after every event: a slot has at most one live task, a task id is used once, what is launched was written
+down before. Whatever has happened: once the faults stop, the job gets all its tasks, ends, and the framework is torn
+down.
 """
 
 from hypothesis import HealthCheck, settings

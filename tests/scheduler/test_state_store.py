@@ -1,12 +1,13 @@
 """Stores of a job's state: whole changes, one driver, the newest."""
 
 import os
-import signal
+import socket
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from scheduler.plan import JobPlan
 from scheduler.resources import Need
 from scheduler.state_store import StateError, job_states
 from scheduler.state_store_sqlite import SqliteStates
+from scheduler.state_store_zookeeper import ZooKeeperStates
+from tests.zookeeper import running_zookeeper
 
 from .harness import plan
 
@@ -27,8 +30,25 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def states(tmp_path):
+def files(tmp_path):
     return SqliteStates(tmp_path / "jobs")
+
+
+@pytest.fixture(scope="module")
+def zookeeper(tmp_path_factory):
+    """Address of a real ZooKeeper."""
+    with running_zookeeper(tmp_path_factory.mktemp("zookeeper")) as address:
+        yield address
+
+
+@pytest.fixture(params=["files", "zookeeper"])
+def states(request, tmp_path):
+    if request.param == "files":
+        yield SqliteStates(tmp_path / "jobs")
+        return
+    states = ZooKeeperStates(f"zk://me:pass@{request.getfixturevalue('zookeeper')}/{uuid.uuid4().hex}/jobs")
+    yield states
+    states.close()
 
 
 def test_what_was_saved_is_loaded(states):
@@ -42,8 +62,8 @@ def test_what_was_saved_is_loaded(states):
     assert states.ids() == ["one"]
 
 
-def test_only_its_owner_can_read_it(states, tmp_path):
-    store = states.store("one")
+def test_only_its_owner_can_read_it(files, tmp_path):
+    store = files.store("one")
     store.create({"job": {"secret": "5e"}})
     store.save({"a": {}})
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "jobs" / "one").iterdir() if path.is_file()}
@@ -112,44 +132,122 @@ def test_of_many_who_want_to_drive_one_does(states):
         store.close()
 
 
-def test_a_killed_driver_holds_nothing(states, tmp_path):
+def driver_process(place, host):
+    """A process that has created the job "one" and drives it."""
     code = (
-        "import sys, signal; from scheduler.state_store_sqlite import SqliteStates\n"
-        f"store = SqliteStates(__import__('pathlib').Path({str(tmp_path / 'jobs')!r})).store('one')\n"
-        "store.create({'a': {}}); print('created', flush=True); signal.pause()"
+        "import signal, socket, sys; socket.gethostname = lambda: sys.argv[2]\n"
+        "from scheduler.state_store import job_states\n"
+        "store = job_states(sys.argv[1]).store('one'); store.create({'a': {}})\n"
+        "print('created', flush=True); signal.pause()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, place, host], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "created\n"
+    return process
+
+
+@pytest.mark.parametrize("kind", ["files", "zookeeper"])
+def test_a_killed_driver_holds_nothing(kind, tmp_path, request):
+    place = str(tmp_path / "jobs")
+    if kind == "zookeeper":
+        place = f"zk://{request.getfixturevalue('zookeeper')}/{uuid.uuid4().hex}"
+    process = driver_process(place, socket.gethostname())
+    states = job_states(place)
     store = states.store("one")
     assert store.driver().lives
     assert store.driver().holder.pid == process.pid
-    assert not store.driver().holder.is_dead
-    process.send_signal(signal.SIGKILL)
+    with pytest.raises(DriverRuns, match=str(process.pid)):
+        store.acquire()
+    process.kill()
     process.wait()
     process.stdout.close()
-    assert store.driver().holder.is_dead
+    assert not store.driver().lives
     assert store.acquire() == 2
+    store.close()
+    states.close()
+
+
+def test_a_driver_killed_on_another_host_holds_its_lock_for_seconds(zookeeper):
+    place = f"zk://{zookeeper}/{uuid.uuid4().hex}"
+    process = driver_process(place, "elsewhere")
+    states = job_states(place)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    store = states.store("one")
+    assert store.driver().lives, "nobody here can know better"
+    assert store.acquire() == 2  # once ZooKeeper has noticed
+    store.close()
+    states.close()
+
+
+def test_large_records(states):
+    store = states.store("one")
+    store.create({"job": {"spec": "x" * 1_500_000}})
+    store.save({"job": {"spec": "y" * 1_200_000}, "a": {}})
+    assert store.load() == {"job": {"spec": "y" * 1_200_000}, "a": {}}
+    store.save({"job": {"spec": "z"}})
+    assert store.load() == {"job": {"spec": "z"}, "a": {}}
+    store.close()
+
+
+def test_zookeeper_shows_it_to_nobody_else(zookeeper):
+    path = f"/{uuid.uuid4().hex}"
+    states = ZooKeeperStates(f"zk://me:pass@{zookeeper}{path}")
+    store = states.store("one")
+    store.create({"job": {"secret": "5e"}})
+    stranger = ZooKeeperStates(f"zk://{zookeeper}{path}")
+    with pytest.raises(StateError, match="NoAuth"):
+        stranger.store("one").load()
+    with pytest.raises(StateError, match="NoAuth"):
+        stranger.store("one").acquire(take_over=True)
+    store.close()
+    states.close()
+    stranger.close()
+
+
+def test_the_lock_outlives_a_session_of_zookeeper(zookeeper):
+    states = ZooKeeperStates(f"zk://{zookeeper}/{uuid.uuid4().hex}")
+    store = states.store("one")
+    store.create({})
+    states.client.delete(f"{store._path}/alive")  # as ZooKeeper does when it has not heard of a client for too long
+    assert not store.driver().lives
+    store.check()
+    assert store.driver().lives
+    store.close()
+    states.close()
+
+
+def test_no_zookeeper(monkeypatch):
+    monkeypatch.setattr("scheduler.state_store_zookeeper.DEADLINE_S", 0.5)
+    monkeypatch.setattr("scheduler.state_store_zookeeper.SESSION_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        states = ZooKeeperStates(f"zk://127.0.0.1:{mute.getsockname()[1]}/jobs")
+        with pytest.raises(StateError, match="no ZooKeeper answers at zk://"):
+            states.ids()
+        states.close()
+    with pytest.raises(UsageError, match="--state"):
+        job_states("zk://nowhere")
 
 
 def test_no_state(states, tmp_path):
-    with pytest.raises(StateError, match="there is no"):
+    with pytest.raises(StateError, match="there is no "):
         states.store("none").load()
-    with pytest.raises(StateError, match="there is no"):
+    with pytest.raises(StateError, match="there is no "):
         states.store("none").acquire()
-    assert not (tmp_path / "jobs").exists(), "a look makes nothing"
+    assert states.ids() == [], "a look makes nothing"
     with pytest.raises(UsageError, match="is not a directory"):
         job_states(str(tmp_path / "no" / "such"))
 
 
-def test_a_file_that_is_no_state(states, tmp_path):
+def test_a_file_that_is_no_state(files, tmp_path):
     (tmp_path / "jobs" / "one").mkdir(parents=True)
     (tmp_path / "jobs" / "one" / "state.sqlite").write_text("something else, and long enough to be seen as such" * 9)
     with pytest.raises(StateError, match="not a database"):
-        states.store("one").load()
+        files.store("one").load()
 
 
-def test_a_full_disk_is_told_and_can_be_overcome(states, tmp_path):
-    store = states.store("one")
+def test_a_full_disk_is_told_and_can_be_overcome(files, tmp_path):
+    store = files.store("one")
     store.create({"a": {"n": 1}})
     pages = store._connect().execute("PRAGMA page_count").fetchone()[0]
     store._connect().execute(f"PRAGMA max_page_count = {pages}")
@@ -160,8 +258,8 @@ def test_a_full_disk_is_told_and_can_be_overcome(states, tmp_path):
     store.save({"b": {"long": "x" * 100_000}})
 
 
-def test_every_commit_is_synced(states):
-    store = states.store("one")
+def test_every_commit_is_synced(files):
+    store = files.store("one")
     store.create({})
     assert store._connect().execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert store._connect().execute("PRAGMA journal_mode").fetchone() == ("truncate",)
@@ -199,8 +297,8 @@ def test_json_of_another_version():
         encode({"a": object()})
 
 
-def test_of_an_ended_job_the_outcome_is_kept_and_no_secret(states, tmp_path):
-    store = states.store("one")
+def test_of_an_ended_job_the_outcome_is_kept_and_no_secret(files, tmp_path):
+    store = files.store("one")
     job_record.create(store, record(sources={"a.py": "text"}))
     store.save({"framework": {"id": "fw"}})
     outcome = Outcome(step=3, metrics={"Top1Accuracy": 0.5}, weights_sha256="ab")
@@ -213,12 +311,12 @@ def test_of_an_ended_job_the_outcome_is_kept_and_no_secret(states, tmp_path):
     assert set(records) == {"job", "finished"}
 
 
-def test_old_jobs_are_forgotten(states):
+def test_old_jobs_are_forgotten(files):
     for number in range(5):
-        store = states.store(f"job-{number}")
+        store = files.store(f"job-{number}")
         job_record.create(store, record())
         if number != 1:
             job_record.finish(store, Outcome(), framework_gone=True)
         store.close()
-    job_record.forget_old(states, keep=2)
-    assert states.ids() == ["job-1", "job-3", "job-4"]
+    job_record.forget_old(files, keep=2)
+    assert files.ids() == ["job-1", "job-3", "job-4"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compute import nn
 from compute.engines import dnnl
@@ -14,6 +16,7 @@ from compute.engines.blocked.layout import Layout
 from compute.engines.blocked.plan import BlockedPlan
 from compute.engines.dnnl import Descriptor, EltwisePostOp, Unimplemented
 from compute.engines.dnnl.constants import (
+    BF16,
     DIFF_DST,
     DIFF_SRC,
     DST,
@@ -24,20 +27,24 @@ from compute.engines.dnnl.constants import (
     Eltwise,
 )
 from compute.engines.staged import Stage
-from compute.engines.tensor import Tensor
+from compute.engines.tensor import ROWS, Tensor
 from compute.graph import Node
+from compute.nn.attention import aligned
+from compute.nn.broadcast import unbroadcast
+from compute.nn.layer import Array
+from compute.spec import Shape
 
-NEVER = -1e30
+NEVER = np.float32(-1e30)
 """Added to scores of keys that are ignored: finite, since oneDNN's softmax of infinities is not a number."""
 
 
 class AttentionStage(Stage):
-    """softmax(Q K^T / sqrt(d)) V for each head, with the causal mask and dropout.
+    """softmax(Q K^T / sqrt(d) + masks) V for each head, with dropout.
 
     Heads are parts of the last dimension, so that (n, heads, times, d) is a matter of strides.
 
     Raises:
-        Unimplemented: masks are given, or the weights are wanted.
+        Unimplemented: the weights are wanted.
     """
 
     plan: BlockedPlan
@@ -46,10 +53,11 @@ class AttentionStage(Stage):
         super().__init__(plan, nodes)
         layer = nodes[0].layer
         assert isinstance(layer, nn.ScaledDotProductAttention)
-        if len(inputs) > 3 or layer.return_weights:
-            raise Unimplemented("masks of attention are left to the formulas")
+        if layer.return_weights:
+            raise Unimplemented("attention whose weights are wanted is left to the formulas")
         self._layer = layer
-        self._q, self._k, self._v = (self._row_major(x) for x in inputs)
+        self._q, self._k, self._v = (self._row_major(x) for x in inputs[:3])
+        self._masks = tuple(plan.convert(mask, ROWS).array for mask in inputs[3:])
         n, queries, size = plan.describe(self._q).dims
         keys = plan.describe(self._k).dims[1]
         self._scale = 1 / math.sqrt(size // layer.num_heads)
@@ -104,18 +112,52 @@ class AttentionStage(Stage):
         queries, keys = self._data.dims[2:]
         scores = plan.tensor(self._data)
         self._product(self._heads(self._q), self._heads(self._k, transposed=True), (scores, self._data), True)
-        if self._layer.causal:
-            array = plan.empty((1, 1, queries, keys))
-            array[...] = np.where(np.arange(keys) > np.arange(queries)[:, None], np.float32(NEVER), np.float32(0))
-            ignored = Tensor(array)
+        added = self._added(queries, keys)
+        if added is not None:
             data = self._data
-            plan.run(
-                dnnl.binary(plan.api, Binary.ADD, data, plan.describe(ignored), data),
-                {SRC: scores, SRC_1: ignored, DST: scores},
-            )
+            operation = dnnl.binary(plan.api, Binary.ADD, data, plan.describe(added), data)
+            plan.run(operation, {SRC: scores, SRC_1: added, DST: scores})
         self._normalize = dnnl.softmax(plan.api, self._data, self._data, 3, training=plan.training)
         plan.run(self._normalize, {SRC: scores, DST: scores})
+        if added is not None and self._masks:
+            self._clear_ignored(scores, added.array)
         return scores
+
+    def _added(self, queries: int, keys: int) -> Tensor | None:
+        """What is added to the scores, with sizes of 1 where it is the same; emits its computation from the masks."""
+        causal = np.arange(keys) > np.arange(queries)[:, None] if self._layer.causal else None
+        if not self._masks:
+            if causal is None:
+                return None
+            array = self.plan.empty((1, 1, queries, keys))
+            array[...] = np.where(causal, NEVER, np.float32(0))
+            return Tensor(array)
+        parts = [spread(mask, keys) for mask in self._masks]
+        added = self.plan.rows(np.broadcast_shapes((1, 1, queries if causal is not None else 1, keys), *parts))
+        array = added.array
+
+        def add() -> None:
+            array.fill(0)
+            for mask in self._masks:
+                if mask.dtype == np.float32:
+                    array[...] += np.maximum(aligned(mask), NEVER)
+            ignored = self._layer.ignored(self._masks, queries, keys)
+            if ignored is not None:
+                np.copyto(array, NEVER, where=ignored)
+
+        self.plan.emit(add, uses=(array, *self._masks))
+        return added
+
+    def _clear_ignored(self, weights: Tensor, added: Array) -> None:
+        """Emits zeros as weights of queries that ignore all keys, for which the kernel's are all the same."""
+        words = weights.array.view(np.uint16 if self.plan.dtype == BF16 else np.uint32).reshape(self._data.dims)
+
+        def clear() -> None:
+            lost = added.max(axis=3, keepdims=True) <= NEVER
+            if lost.any():
+                np.copyto(words, 0, where=lost)
+
+        self.plan.emit(clear, uses=(weights.array, added))
 
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
         plan, data = self.plan, self._data
@@ -131,6 +173,22 @@ class AttentionStage(Stage):
         plan.run(operation, {DST: self._weights, DIFF_DST: grad, DIFF_SRC: grad_scores})
         self._product((grad_scores, data), self._heads(self._k), self._heads(grad_q), True)
         self._product(self._turned(grad_scores), self._heads(self._q), self._heads(grad_k), True)
-        return [grad_q, grad_k, grad_v]
+        wanted = [mask if need else None for mask, need in zip(self._masks, needed[3:], strict=True)]
+        return [grad_q, grad_k, grad_v, *(None if mask is None else self._mask(mask, grad_scores) for mask in wanted)]
+
+    def _mask(self, mask: NDArray[Any], grad_scores: Tensor) -> Tensor:
+        """The gradient of an added mask: that of the scores, summed over what the mask was repeated along."""
+        plan, found = self.plan, self.plan.rows(mask.shape)
+        scores = plan.convert(grad_scores, ROWS).array.reshape(self._data.dims)
+        shape = aligned(mask).shape
+
+        def add_up() -> None:
+            np.copyto(found.array, unbroadcast(scores, shape).reshape(mask.shape))
+
+        plan.emit(add_up, uses=(scores, found.array))
+        return found
 
 
+def spread(mask: NDArray[Any], keys: int) -> Shape:
+    """Shape of a mask as a part of (n, heads, queries, keys)."""
+    return (len(mask), 1, 1, keys) if mask.ndim == 1 else aligned(mask).shape

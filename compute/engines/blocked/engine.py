@@ -9,8 +9,10 @@ from compute import nn
 from compute.engines import dnnl
 from compute.engines.blocked.activation import ActivationStage, activation, fusable
 from compute.engines.blocked.attention import AttentionStage
-from compute.engines.blocked.convolution import ConvolutionStage, fast
+from compute.engines.blocked.convolution import ConvolutionStage, TransposedConvolutionStage, fast
 from compute.engines.blocked.dropout import DropoutStage
+from compute.engines.blocked.embedding import EmbeddingStage
+from compute.engines.blocked.group_norm import GroupNormStage
 from compute.engines.blocked.layer_norm import LayerNormStage
 from compute.engines.blocked.layout import Layout
 from compute.engines.blocked.linear import LinearStage
@@ -32,7 +34,9 @@ from compute.errors import InputError
 from compute.graph import Graph, Node
 from compute.nn.adaptive_pooling import AdaptivePool
 from compute.nn.conv import Convolution
+from compute.nn.conv_transpose import TransposedConvolution
 from compute.nn.fold import Fold
+from compute.nn.group_norm import InstanceNorm
 from compute.nn.pooling import Pool
 from compute.program import Plan, Program
 
@@ -130,6 +134,10 @@ class _Chain(Stage):
 def _stage(plan: BlockedPlan, nodes: tuple[Node, ...], inputs: tuple[Tensor, ...]) -> Stage:
     """The stage of a group. Raises Unimplemented, before it has emitted anything, if oneDNN has no kernel."""
     layer, x = nodes[0].layer, inputs[0] if inputs else None
+    if isinstance(layer, nn.ScaledDotProductAttention):
+        return AttentionStage(plan, nodes, inputs)  # takes whole numbers as masks
+    if isinstance(layer, nn.Embedding) and layer.limit is None and nodes[0].input_specs[0].dtype == "int64":
+        return EmbeddingStage(plan, nodes, inputs[0])
     if x is None or any(spec.dtype != "float32" for spec in nodes[0].input_specs):
         return LayerStage(plan, nodes[0], inputs)
     match layer:
@@ -137,8 +145,12 @@ def _stage(plan: BlockedPlan, nodes: tuple[Node, ...], inputs: tuple[Tensor, ...
             return ReshapeStage(plan, nodes, x)
         case Convolution():
             return ConvolutionStage(plan, nodes, x)
+        case TransposedConvolution():
+            return TransposedConvolutionStage(plan, nodes, x)
         case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d():
             return BatchNormStage(plan, nodes, x)
+        case nn.GroupNorm() | InstanceNorm():
+            return GroupNormStage(plan, nodes, x)
         case Pool() | AdaptivePool():
             return PoolingStage(plan, nodes, x)
         case nn.Linear():
@@ -159,8 +171,6 @@ def _stage(plan: BlockedPlan, nodes: tuple[Node, ...], inputs: tuple[Tensor, ...
             return LocalResponseNormStage(plan, nodes, x)
         case nn.Embedding():
             return LinearStage(plan, nodes, x)
-        case nn.ScaledDotProductAttention():
-            return AttentionStage(plan, nodes, inputs)
         case nn.LSTM() | nn.GRU() | nn.RNN():
             return RecurrentStage(plan, nodes, inputs)
         case _ if activation(layer) is not None:
@@ -188,7 +198,7 @@ def grouped(graph: Graph) -> list[tuple[Node, ...]]:
 
 def _fuses(layer: nn.Module, follower: nn.Module) -> bool:
     match layer:
-        case Convolution() | nn.Linear():
+        case Convolution() | TransposedConvolution() | nn.Linear():
             return fusable(follower)
         case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d() | nn.CAddTable():
             return isinstance(follower, nn.ReLU)

@@ -5,27 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compute import nn
-from compute.engines import dnnl
 from compute.engines.blocked.activation import activation_backward, activation_post_op
-from compute.engines.blocked.convolution import bias_argument
+from compute.engines.blocked.linear_map import LinearMap
 from compute.engines.blocked.plan import BlockedPlan
-from compute.engines.dnnl.constants import (
-    BF16,
-    BIAS,
-    DIFF_BIAS,
-    DIFF_DST,
-    DIFF_WEIGHTS,
-    DST,
-    F32,
-    SRC,
-    WEIGHTS,
-)
 from compute.engines.staged import Stage
 from compute.engines.tensor import Tensor
 from compute.graph import Node
-
-FEW_ROWS = 64
-"""Below, float32 kernels take the weights as they are: reading them twice to copy them costs more than it gains."""
 
 
 class LinearStage(Stage):
@@ -42,55 +27,29 @@ class LinearStage(Stage):
         assert isinstance(layer, nn.Linear | nn.Embedding)
         self._activation = nodes[1].layer if len(nodes) > 1 else None
         self._parameters, self._gradients = plan.parameters(nodes[0]), plan.gradients(nodes[0])
-        self._dims = outputs, inputs = self._parameters["weight"].shape
+        inputs = self._parameters["weight"].shape[1]
         self._x_shape = plan.shape(nodes[0].sources[0])
-        api, y_shape = plan.api, plan.shape(nodes[0].outputs[0])
         rows = plan.rows_of(self._x_shape)
-        source = plan.plain((rows, inputs))
         # What the model gives is float32, and what layers' own formulas take.
-        target = api.strided((rows, outputs), dtype=plan.result_dtype(nodes[-1].outputs[0]))
-        self._target = plan.plain((rows, outputs))
-        self._bias = api.strided((outputs,)) if "bias" in self._parameters else None
-        self._forward = dnnl.inner_product(
-            api,
-            source,
-            self._weights(),
-            self._bias,
-            target,
-            plan.training,
-            attr=None if self._activation is None else api.attribute_of(activation_post_op(self._activation)),
-        )
+        dtype = plan.result_dtype(nodes[-1].outputs[0])
+        post_ops = () if self._activation is None else (activation_post_op(self._activation),)
+        bias = self._parameters.get("bias")
+        self._map = LinearMap(plan, self._parameters["weight"], rows, bias is not None, dtype, post_ops)
         self._x = plan.reshaped(plan.typed(x), (rows, inputs))
-        self._y = plan.tensor(target)
-        weight = plan.weight(self._parameters["weight"], self._dims, self._forward.layout(WEIGHTS))
-        plan.run(self._forward, {SRC: self._x, WEIGHTS: weight, DST: self._y, **bias_argument(BIAS, self._parameters)})
-        self.outputs = (plan.reshaped(self._y, y_shape),)
-
-    def _weights(self) -> dnnl.Descriptor:
-        # Copied once per step into the kernel's layout: worth it where many rows are multiplied.
-        wanted = self.plan.dtype == BF16 or self._target.dims[0] >= FEW_ROWS
-        return self.plan.any(self._dims) if wanted else self.plan.plain(self._dims)
+        self._y = plan.tensor(self._map.target)
+        self._map.forward(self._x, self._y, bias)
+        self.outputs = (plan.reshaped(self._y, plan.shape(nodes[0].outputs[0])),)
 
     def backward(self, grads: Sequence[Tensor], needed: Sequence[bool]) -> Sequence[Tensor | None]:
-        plan, api = self.plan, self.plan.api
-        rows = self._target.dims
+        plan, outputs = self.plan, self._gradients["weight"].shape[0]
+        rows = (plan.rows_of(self._x_shape), outputs)
         grad_y = plan.reshaped(grads[0], rows)
         if self._activation is not None:
             grad_y = activation_backward(plan, self._activation, self._y, self._y, grad_y)
-        grad_y = plan.to(grad_y, self._target)
-        source = plan.describe(self._x)
-        wanted = api.any(self._dims, F32) if plan.dtype == BF16 else api.strided(self._dims)
-        operation = dnnl.inner_product_backward_weights(self._forward, source, wanted, self._bias, self._target)
-        gradient = self._gradients["weight"]
-        found = plan.weight_gradient(gradient, self._dims, operation.layout(DIFF_WEIGHTS))
-        bias = bias_argument(DIFF_BIAS, self._gradients)
-        plan.run(operation, {SRC: self._x, DIFF_DST: grad_y, DIFF_WEIGHTS: found, **bias})
-        plan.store(found, gradient, self._dims)
+        grad_y = plan.to(grad_y, plan.plain(rows))
+        self._map.backward_weight(self._x, grad_y, self._gradients["weight"], self._gradients.get("bias"))
         if not needed[0]:
             return [None]
-        # A product of its own: the kernels for this gradient are slower.
-        operation = dnnl.matmul(api, self._target, self._weights(), None, source)
-        weight = plan.weight(self._parameters["weight"], self._dims, operation.layout(WEIGHTS))
-        grad_x = plan.tensor(source)
-        plan.run(operation, {SRC: grad_y, WEIGHTS: weight, DST: grad_x})
+        grad_x = plan.tensor(self._map.source)
+        self._map.backward_data(grad_y, grad_x)
         return [plan.reshaped(grad_x, self._x_shape)]

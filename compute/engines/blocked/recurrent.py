@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from compute import nn
 from compute.engines import dnnl
 from compute.engines.blocked.dropout import drawn_mask, drop, stream_of
+from compute.engines.blocked.lstm_run import LstmRun, by_products
 from compute.engines.blocked.plan import BlockedPlan
 from compute.engines.blocked.recurrent_run import Run, kind_of
 from compute.engines.dnnl import Unimplemented
@@ -22,7 +23,7 @@ class RecurrentStage(Stage):
     """nn.LSTM, nn.GRU or nn.RNN on whole sequences, with dropout between the layers.
 
     Raises:
-        Unimplemented: sequences have lengths or first states, the last states are wanted, or the cell has peepholes.
+        Unimplemented: sequences have lengths or first states, or the last states are wanted.
     """
 
     plan: BlockedPlan
@@ -33,11 +34,12 @@ class RecurrentStage(Stage):
         assert isinstance(layer, nn.LSTM | nn.GRU | nn.RNN)
         if len(inputs) > 1 or layer.return_state:
             raise Unimplemented("states and lengths of sequences are left to the formulas")
-        kind = kind_of(layer)
+        products = isinstance(layer, nn.LSTM) and by_products(plan, layer)
+        kind = None if products else kind_of(layer)
         self._layer = layer
         parameters, gradients = plan.parameters(nodes[0]), plan.gradients(nodes[0])
         x = swapped(plan, inputs[0], plan.dtype)
-        self._runs: list[list[Run]] = []
+        self._runs: list[list[Run | LstmRun]] = []
         self._masks: list[Tensor] = []
         stream = _one_stream(plan, stream_of(plan, nodes[0])) if self._drops else None
         for index in range(layer.num_layers):
@@ -47,20 +49,14 @@ class RecurrentStage(Stage):
                 drop(plan, x, self._masks[-1], layer.dropout, dropped)
                 x = dropped
             own = layer.suffixes[index * layer.directions : (index + 1) * layer.directions]
-            self._runs.append(
-                [
-                    Run(
-                        plan,
-                        kind,
-                        layer.hidden_size,
-                        x,
-                        direction == 1,
-                        of_part(parameters, suffix),
-                        of_part(gradients, suffix),
-                    )
-                    for direction, suffix in enumerate(own)
-                ]
-            )
+            runs: list[Run | LstmRun] = []
+            for direction, suffix in enumerate(own):
+                parts = (of_part(parameters, suffix), of_part(gradients, suffix))
+                if kind is None:
+                    runs.append(LstmRun(plan, layer.hidden_size, x, direction == 1, *parts))
+                else:
+                    runs.append(Run(plan, kind, layer.hidden_size, x, direction == 1, *parts))
+            self._runs.append(runs)
             x = self._joined([run.y for run in self._runs[-1]])
         self.outputs = (swapped(plan, x, plan.dtype),)
 

@@ -22,11 +22,20 @@ class PackedWeight:
         wanted: Descriptor,
         strides: Shape | None,
         parts: tuple[int, ...] | None,
+        rounded: PackedWeight | None = None,
     ) -> None:
+        """
+        Args:
+            rounded: the row-major copy in the wanted type, to begin with that instead of the parameter.
+        """
         self.array = aligned((wanted.size_bytes,), "uint8")
         self._parameter, self._parts = parameter, parts
         self._source = parameter if parts is None else aligned(parameter.shape)
-        source = api.memory(api.strided(dims, strides), self._source)
+        self._rounded = rounded
+        if rounded is None:
+            source = api.memory(api.strided(dims, strides), self._source)
+        else:
+            source = api.memory(api.strided(dims, dtype=wanted.dtype), rounded.array)
         self._reorder: Call = api.reorder(source, api.memory(wanted, self.array))
         self._version = -1
 
@@ -34,6 +43,8 @@ class PackedWeight:
         """Copies the parameter anew unless this version of it is there."""
         if version == self._version:
             return
+        if self._rounded is not None:
+            self._rounded.refresh(version)
         if self._parts is not None:
             count = len(self._parts)
             np.take(self._parameter.reshape(count, -1), self._parts, axis=0, out=self._source.reshape(count, -1))
@@ -68,5 +79,7 @@ class PackedWeights:
             # A plan's descriptors go with it: the key, too, must be of the same age as the copy.
             own = self._api.descriptor("clone", wanted.handle)
             key = (parameter.ctypes.data, Layout(own))
-            self._packed[key] = PackedWeight(self._api, parameter, dims, own, strides, parts)
+            plain = Layout(self._api.strided(dims, dtype=own.dtype))
+            rounded = self._packed.get((parameter.ctypes.data, plain)) if strides is None and parts is None else None
+            self._packed[key] = PackedWeight(self._api, parameter, dims, own, strides, parts, rounded)
         return self._packed[key]

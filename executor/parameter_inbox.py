@@ -1,0 +1,83 @@
+"""The parameters as they arrive at a worker, piece by piece from every server."""
+
+from dataclasses import dataclass, field
+
+from executor.pieces import piece_count, whole_pieces
+from proto.exchange_pb2 import Parameters
+from proto.frames import FrameError
+
+
+@dataclass
+class _Slice:
+    """What came from one server.
+
+    Attributes:
+        version: of the pieces that came last; -1: none.
+        wanted: version that was asked for and is not complete yet; -1: none.
+        received: pieces of `version`.
+    """
+
+    begin: int
+    size: int
+    version: int = -1
+    wanted: int = -1
+    received: set[int] = field(default_factory=set)
+
+    @property
+    def complete(self) -> bool:
+        return self.version >= 0 and len(self.received) == piece_count(self.size)
+
+
+@dataclass
+class ParameterInbox:
+    """A pure state machine: says when a version is complete, and keeps pieces until there is a place for them.
+
+    Attributes:
+        waiting: pieces that are to be loaded, in this order: offset in the flat vector in elements, and the bytes.
+    """
+
+    bounds: list[tuple[int, int]]
+    waiting: list[tuple[int, memoryview]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._slices = [_Slice(begin, end - begin) for begin, end in self.bounds]
+
+    def will_come(self, server: int, version: int) -> None:
+        """This version was asked for along with something else."""
+        self._slices[server].wanted = version
+
+    def take(self, server: int, message: Parameters, payload: memoryview) -> None:
+        """Takes a frame.
+
+        Raises:
+            FrameError: it is not of this slice.
+        """
+        part = self._slices[server]
+        begin, end = message.offset // 4, (message.offset + len(payload)) // 4
+        pieces = whole_pieces(part.size, begin, end) if part.size else ()
+        if message.bytes != 4 * part.size or message.offset % 4 or len(payload) % 4 or pieces is None:
+            raise FrameError(f"{len(payload)} of {message.bytes} bytes at {message.offset} of {4 * part.size}")
+        if message.version != part.version:
+            part.version, part.received = message.version, set()
+        part.received.update(pieces)
+        if part.complete:
+            part.wanted = -1
+        if len(payload):
+            self.waiting.append((part.begin + begin, payload))
+
+    def missing(self, version: int) -> list[int]:
+        """The servers that have to be asked for this version; they are taken to be asked now."""
+        asked = []
+        for server, part in enumerate(self._slices):
+            if not (part.complete and part.version == version) and part.wanted != version:
+                part.wanted, part.version, part.received = version, -1, set()
+                asked.append(server)
+        return asked
+
+    def has(self, version: int) -> bool:
+        """Whether all of it is here."""
+        return all(part.complete and part.version == version for part in self._slices)
+
+    def is_past(self, version: int) -> bool:
+        """Whether a server that was asked for this version has answered with a later one."""
+        return any(part.complete and part.version > version for part in self._slices)
