@@ -38,7 +38,7 @@ class Expected:
         return arrays
 
 
-@pytest.mark.timeout(60 * SLOWNESS)
+@pytest.mark.timeout(300 * SLOWNESS)
 def test_a_training_that_is_killed_at_fifty_moments(tmp_path: Path) -> None:
     random_moment = random.Random(20)
     expected, place = Expected(), str(tmp_path / "c")
