@@ -176,8 +176,6 @@ class GraphBuilder:
         specs = tuple(value.spec for value in values)
         if layer.arity not in (None, len(specs)):
             raise InputError(f"layer {name} ({layer.kind}) takes {layer.arity} input(s) and is given {len(specs)}")
-        if not hasattr(layer, "frozen"):
-            raise InputError(f"layer {name} ({layer.kind}): its __init__ must call super().__init__()")
         try:
             outputs = tuple(layer.output_specs(*specs))
             parameters = layer.parameters(*(spec.shape for spec in specs))

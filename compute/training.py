@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from compute.compression import Plain, Rounding
+from compute.compression import parse as parse_compression
 from compute.data.dataset import Dataset
 from compute.errors import InputError
 from compute.graph import build_graph
@@ -13,11 +15,15 @@ from compute.metrics import Metric
 from compute.model_file import load_parameters
 from compute.nn.criterion import ClassCriterion, Criterion
 from compute.nn.module import Module
-from compute.optim.clipping import Clip
+from compute.optim.clipping import Clip, ClipNorm
 from compute.optim.groups import Optimizers, by_prefix
+from compute.optim.lbfgs import LBFGS
+from compute.optim.learning_rates import LearningRates
+from compute.optim.optimizer import ElementwiseOptimizer
 from compute.optim.update import ParameterUpdate
 from compute.program import check_engine
 from compute.retention import Retention
+from compute.sync_mode import SyncMode
 from compute.trigger import Trigger
 
 
@@ -51,6 +57,10 @@ class TrainingSpec:
         checkpoint_when: None for no checkpoints.
         retention: which checkpoints are kept.
         precision: "fp32" or "bf16" (compute.compile).
+        sync: "sync", "ssp:S" or "async": compute.sync_mode.
+        accumulate: batches whose gradients are added up before they are applied: `batch_size * accumulate` samples in
+            `micro_batches * accumulate` micro-batches are a step, which gives the same bits as asking for that.
+        compression: of the gradients that workers send: compute.compression.
         weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach; empty: the
             initializers' values.
         inference: no step is trained; the validation is run once.
@@ -72,6 +82,23 @@ class TrainingSpec:
     inference: bool = False
     clip: Clip | None = None
     retention: Retention = field(default_factory=Retention)
+    sync: str = "sync"
+    accumulate: int = 1
+    compression: str = "none"
+
+    @property
+    def step_samples(self) -> int:
+        """Samples of a full step: of one update of the weights."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def caveat(self) -> str:
+        """Why another run may end with other weights; empty where it ends with the same bits, however many workers."""
+        if not SyncMode.parse(self.sync).synchronous:
+            return f"--sync {self.sync} applies gradients in the order in which they arrive"
+        if not isinstance(parse_compression(self.compression), Plain | Rounding):
+            return f"--compression {self.compression} depends on which worker computed what"
+        return ""
 
     def check(self) -> None:
         """Validates everything once, at the edge: types, ranges, data files, and that all shapes agree.
@@ -94,6 +121,10 @@ class TrainingSpec:
         _whole("seed", self.seed, 0)
         if self.seed >= 2**63:
             raise InputError(f"seed must be less than 2**63, got {self.seed}")
+        _whole("accumulate", self.accumulate, 1)
+        parse_compression(self.compression)
+        if not SyncMode.parse(self.sync).synchronous:
+            self._check_asynchronous()
         check_engine(self.engine, self.precision)
         if self.validation is not None:
             _check_validation(self.validation)
@@ -115,6 +146,21 @@ class TrainingSpec:
             self._check_shapes(self.validation.dataset, "validation dataset", self.validation.metrics)
         if self.weights:
             load_parameters(self.weights, self.model, self.dataset.input_specs)
+
+    def _check_asynchronous(self) -> None:
+        """Refuses what needs a gradient that all servers hold at one time, or a step that is everybody's."""
+        remedy = f'which --sync {self.sync} does not have: use --sync sync'
+        if isinstance(self.clip, ClipNorm):
+            raise InputError(
+                f"ClipNorm needs the norm of one gradient over all servers, {remedy}, or optim.ClipValue"
+            )
+        for optimizer in by_prefix(self.optimizer).values():
+            layerwise = isinstance(optimizer, ElementwiseOptimizer) and optimizer.layerwise
+            if layerwise or isinstance(optimizer, LBFGS):
+                needs = f"{optimizer.kind} needs sums of one gradient over all servers"
+                raise InputError(f"{needs}, {remedy}, or optim.SGD")
+        if LearningRates(self.optimizer).feeds_back:
+            raise InputError(f"a schedule that looks at losses or metrics needs steps in order, {remedy}")
 
     def _check_shapes(self, dataset: Dataset, what: str, metrics: Sequence[Metric] = ()) -> None:
         try:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute import InputError
+from compute.compression.codec import Buffer, Vector
 from executor.gradient_push import GradientPush
 from executor.job import LoadedJob
-from executor.lease_computer import LeaseComputer
+from executor.lease_computer import LeaseComputer, LeaseRevoked
 from executor.parameter_inbox import ParameterInbox
 from executor.session import CONNECT_TIMEOUT_S, Connection, Session, SessionClosed
 from executor.shared_memory import SharedPool
@@ -52,6 +53,10 @@ class Attendant(Protocol):
     computed: Grant
     """The last whose gradient was computed, or is: of whatever attempt."""
 
+    @property
+    def encode(self) -> Callable[[Vector, int], Buffer] | None:
+        """Bytes of a part of a gradient that begins at an element of the flat vector; None: as it is."""
+
     def join(self, attempt: int) -> Header:
         """First frame to every server."""
 
@@ -77,6 +82,8 @@ class Attendance:
         self._loaded = False  # something was, that the computer does not use yet
         self._sessions: list[Session] = []
         self._grants: asyncio.Queue[Grant] = asyncio.Queue()
+        self._granted: Grant | None = None  # the last that came
+        self._revoked: Grant | None = None
         self._arrived = asyncio.Event()
         self._renewed = 0.0
         self._clock = _Clock(worker.computer)
@@ -107,14 +114,17 @@ class Attendance:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _request_lease(self) -> None:
-        self._sessions[0].send(Header(attempt=self._attempt, lease_request=LeaseRequest()))
+    def _request_lease(self, done: int = 0) -> None:
+        self._sessions[0].send(Header(attempt=self._attempt, lease_request=LeaseRequest(done=done)))
 
     async def _read(self, server: int) -> None:
         async for header, payload in self._sessions[server].frames():
             match header.WhichOneof("body"):
                 case "grant":
+                    self._granted = header.grant
                     self._grants.put_nowait(header.grant)
+                case "revoke":
+                    self._revoked = self._granted
                 case "parameters":
                     self._inbox.take(server, header.parameters, payload)
                     if not self._worker.is_computing:
@@ -148,18 +158,45 @@ class Attendance:
             grant = await self._grants.get()
             self._renewed = time.monotonic()
             self._clock.granted()
-            version = grant.step - 1 if grant.kind == Grant.TRAIN else grant.step
-            if not await self._obtain(version):
+            if not await self._obtain_for(grant):
                 logger.info("step %d is past", grant.step)
                 self._request_lease()
-            elif grant.kind == Grant.TRAIN:
-                await self._train(grant)
-            else:
-                sums = await self._worker.compute(LeaseComputer.score, grant, self._progress(grant))
-                metrics = [MetricSums(values=values) for values in sums]
-                scores = Scores(step=grant.step, index=grant.index, metrics=metrics, samples=grant.last - grant.first)
-                self._sessions[0].send(Header(attempt=self._attempt, scores=scores))
-                self._clock.pushed()
+                continue
+            try:
+                await (self._train(grant) if grant.kind == Grant.TRAIN else self._score(grant))
+            except LeaseRevoked as revoked:
+                logger.info("step %d was done by others: stopped %s", grant.step, revoked)
+                self._clock.computed()
+                for k in range(len(self._sessions)):
+                    self._inbox.will_come(k, -1)  # the push that should have asked for it was not sent to its end
+                self._request_lease(revoked.done)
+
+    async def _score(self, grant: Grant) -> None:
+        sums = await self._worker.compute(LeaseComputer.score, grant, self._progress(grant))
+        metrics = [MetricSums(values=values) for values in sums]
+        scores = Scores(step=grant.step, index=grant.index, metrics=metrics, samples=grant.last - grant.first)
+        self._sessions[0].send(Header(attempt=self._attempt, scores=scores))
+        self._clock.pushed()
+
+    async def _obtain_for(self, grant: Grant) -> bool:
+        if grant.kind == Grant.VALIDATE:
+            return await self._obtain(grant.step)
+        if self._worker.job.sync.synchronous:
+            return await self._obtain(grant.step - 1)
+        await self._obtain_newest(grant.version)
+        return True
+
+    async def _obtain_newest(self, version: int) -> None:
+        """Loads the newest parameters that the servers have, of `version` at the least."""
+        self._inbox.ask_again(version)
+        for session in self._sessions:
+            session.send(Header(attempt=self._attempt, want=Want(version=version)))
+        while not self._inbox.has_at_least(version):
+            self._arrived.clear()
+            await self._arrived.wait()
+        self._load()
+        self._loaded = False
+        await self._worker.compute(LeaseComputer.use_parameters)
 
     async def _obtain(self, version: int) -> bool:
         """Loads the parameters of `version`; False when the servers are past it."""
@@ -184,12 +221,16 @@ class Attendance:
         self._clock.obtained()
         self._worker.computed = grant
         loop = asyncio.get_running_loop()
-        push = GradientPush(grant, self._attempt, self._sessions, self._bounds, self._pool)
+        synchronous = self._worker.job.sync.synchronous
+        versions = () if synchronous else self._inbox.versions
+        push = GradientPush(
+            grant, self._attempt, self._sessions, self._bounds, self._pool, self._worker.encode, versions
+        )
 
         def final(vector: NDArray[np.float32], begin: int, end: int) -> None:
             loop.call_soon_threadsafe(push.final, vector, begin, end)
 
-        for k in range(len(self._sessions)):
+        for k in range(len(self._sessions) if synchronous else 0):
             self._inbox.will_come(k, grant.step)
         value = await self._worker.compute(LeaseComputer.train, grant, self._progress(grant), final)
         self._clock.computed()
@@ -207,8 +248,13 @@ class Attendance:
     def _progress(self, grant: Grant) -> Callable[[], None]:
         loop = asyncio.get_running_loop()
         session = self._sessions[0]
+        done = 0
 
         def progress() -> None:
+            nonlocal done
+            done += 1
+            if self._revoked is grant:
+                raise LeaseRevoked(done)
             now = time.monotonic()
             if now - self._renewed > grant.lease_s / 4:
                 self._renewed = now

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from compute import InputError, checkpoint
 from compute.optim import ExactSum
 from compute.retention import Pruner
+from executor.arrival_book import ArrivalBook
 from executor.job import LoadedJob
-from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, TellRates
+from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook, Phase
 from executor.pieces import piece_count
 from executor.reduction_tree import Node
@@ -30,6 +31,8 @@ from proto.exchange_pb2 import (
     Part,
     Rates,
     Restore,
+    Restored,
+    Revoke,
     Scores,
     Survey,
     Times,
@@ -39,7 +42,8 @@ from proto.exchange_pb2 import (
 from proto.frames import FrameError
 from proto.model_pb2 import TensorSpec
 
-TICK_S = 0.1
+TICK_S = 0.05
+MIN_TICK_S = 0.005
 RECONNECT_S = 0.3
 REPORT_S = 1.0  # a report that was sent that long ago has arrived
 PHASES = ("data", "compute", "push", "wait", "pull")  # of a worker's time
@@ -140,7 +144,6 @@ class BookKeeper:
         self._peers = [_Peer(server) for server in membership.servers if server.index != 0]
         self._book: LeaseBook | None = None
         self._order: Restore | None = None  # what every server is to begin with, but for its index
-        self._expected_workers = membership.workers
         self._workers: dict[str, tuple[Session, Join]] = {}
         self._ready: dict[str, None] = {}  # workers that asked for a lease before there was a book
         self._orders: dict[int, Commit] = {}  # checkpoints that are not complete yet: what was ordered,
@@ -183,10 +186,11 @@ class BookKeeper:
             while not all(peer.restored for peer in self._peers):
                 self._restored.clear()
                 await self._restored.wait()
-            book = LeaseBook(
+            kind = LeaseBook if self._job.sync.synchronous else ArrivalBook
+            book = kind(
                 self._job.spec, self._job.plan, self._servers, self.attempt, self._job.epoch_digest(),
                 bool(self._job.message.checkpoint_url), start,
-                written=written, expected_workers=self._expected_workers if keep else 1,
+                written=written,
             )
             self._book = book
             now = time.monotonic()
@@ -201,7 +205,10 @@ class BookKeeper:
             if self._stop is not None:
                 self.stop(self._stop)
             while self._finished is None:
-                await asyncio.sleep(TICK_S)  # a tick, not a wait: all else is driven by messages
+                due = book.next_deadline()
+                until_due = TICK_S if due is None else due - time.monotonic()
+                # A tick, not a wait: all else is driven by messages.
+                await asyncio.sleep(min(max(until_due, MIN_TICK_S), TICK_S))
                 self._act(book.tick(time.monotonic()))
                 self._take_prepared()  # a validation may have been between
                 self._flush_progress()
@@ -239,12 +246,12 @@ class BookKeeper:
             if self._book is not None:
                 self._act(self._book.worker_left(worker, time.monotonic()))
 
-    def lease_wanted(self, worker: str) -> None:
-        """A worker is ready."""
+    def lease_wanted(self, worker: str, done: int = 0) -> None:
+        """A worker is ready; of a lease that was revoked it had done so many micro-batches."""
         if self._book is None:
             self._ready[worker] = None
         else:
-            self._act(self._book.lease_wanted(worker, time.monotonic()))
+            self._act(self._book.lease_wanted(worker, time.monotonic(), done))
 
     def pushed(self, worker: str, step: int, node: Node) -> None:
         """The server has a node's gradient from a worker."""
@@ -438,10 +445,13 @@ class BookKeeper:
                     peer.holding = header.holding
                     self._surveyed.set()
                 case "restored":
-                    self._peer_restored(peer, session, header.restored.version, now)
+                    self._peer_restored(peer, session, header.restored, now)
                 case "prepared":
                     peer.version = header.prepared.step
-                    self._take_prepared()
+                    if self._job.sync.synchronous:
+                        self._take_prepared()
+                    elif self._book is not None:
+                        self._act(self._book.server_prepared(peer.index, header.prepared.step, now))
                 case "part":
                     self.part_written(peer.index, header.part)
                 case "share":
@@ -456,7 +466,7 @@ class BookKeeper:
 
     def _take_prepared(self) -> None:
         """Tells the book of peers that have applied its step, be it before the book began it."""
-        book = self._book
+        book = self._book if self._job.sync.synchronous else None
         step = 0
         while book is not None and book.step != step:
             step = book.step
@@ -464,9 +474,9 @@ class BookKeeper:
                 if peer.version >= step:
                     self._act(book.server_prepared(peer.index, step, time.monotonic()))
 
-    def _peer_restored(self, peer: _Peer, session: Session, version: int, now: float) -> None:
+    def _peer_restored(self, peer: _Peer, session: Session, restored: Restored, now: float) -> None:
         peer.restored = True
-        peer.version = version
+        peer.version = restored.version
         self._restored.set()
         if self._book is None:
             return
@@ -480,6 +490,7 @@ class BookKeeper:
         for step, order in self._orders.items():
             if peer.index not in self._parts[step]:
                 session.send(Header(attempt=self.attempt, commit=order))
+        self._act(self._book.server_restored(peer.index, restored.version, restored.ahead, now))
         self._take_prepared()
         if self._finished is not None:
             session.send(Header(attempt=self.attempt, want=Want(version=self._book.committed)))
@@ -492,6 +503,9 @@ class BookKeeper:
                 case GiveLease(worker, grant):
                     if worker in self._workers:
                         self._workers[worker][0].send(Header(attempt=self.attempt, grant=grant))
+                case RevokeLease(worker, step):
+                    if worker in self._workers:
+                        self._workers[worker][0].send(Header(attempt=self.attempt, revoke=Revoke(step=step)))
                 case CommitStep(step, wants_checkpoint):
                     self._commit(step, wants_checkpoint)
                 case TellRates(step, rates):

@@ -6,6 +6,7 @@ The driver may be away for long, and come back as another process at another add
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,8 @@ class Dismissed(Exception):
     """The driver does not want this task: it is of an older incarnation, or does not know the secret."""
 
 
+ABANDONED_S = 7 * 24 * 3600.0  # without a driver, before a task ends: the framework's failover_timeout, which a master
+# that takes over does not know (MESOS-4659), so that tasks would stay for ever
 MERGED_STEPS = 1000  # a message of progress grows no longer while the driver is away
 
 
@@ -39,18 +42,28 @@ def _can_grow(progress: Progress) -> bool:
 class ControlClient:
     """Keeps a stream to the driver as well as it can be kept. What is said while the driver is away waits."""
 
-    def __init__(self, address: str, secret: str, hello: Hello, on_message: Callable[[DriverMessage], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        secret: str,
+        hello: Hello,
+        on_message: Callable[[DriverMessage], None],
+        abandoned_s: float = ABANDONED_S,
+    ) -> None:
         """
         Args:
             address: host:port of the driver's control channel.
             secret: of the job.
             hello: said first, on every new stream.
             on_message: called in the event loop with each message of the driver.
+            abandoned_s: seconds without a driver after which none is waited for any more.
         """
         self._address = address
         self._secret = secret
         self._hello = TaskMessage(hello=hello)
         self._on_message = on_message
+        self._abandoned_s = abandoned_s
+        self._heard_at = time.monotonic()  # when the driver last said something, or left after that
         self._outbox: deque[TaskMessage] = deque()
         self._unacknowledged: deque[TaskMessage] = deque()  # progress that was sent
         self._sequence = 0  # of the last progress
@@ -103,7 +116,7 @@ class ControlClient:
         """Until cancelled or closed.
 
         Raises:
-            Dismissed: the driver refuses this task.
+            Dismissed: the driver refuses this task, or has been gone for too long.
         """
         failures = 0
         while True:
@@ -123,6 +136,8 @@ class ControlClient:
                 logger.info("the driver at %s is away: %s", self._address, error.code().name)
             except TimeoutError:
                 logger.info("the driver at %s does not answer", self._address)
+            if time.monotonic() - self._heard_at > self._abandoned_s:
+                raise Dismissed(f"no driver has been heard of for {self._abandoned_s:g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._moved.wait(), RETRY_S[min(failures, len(RETRY_S) - 1)])
             failures += 1
@@ -151,18 +166,19 @@ class ControlClient:
             await call.write(self._hello)
             self._outbox.extendleft(reversed(self._unacknowledged))
             self._unacknowledged.clear()
-            for message in self._last_words:
-                if message not in self._outbox:
-                    await call.write(message)
+            self._outbox.extend([words for words in self._last_words if words not in self._outbox])
             writer = asyncio.create_task(self._write(call))
+            heard = False
             try:
                 while (message := await call.read()) is not grpc.aio.EOF:
-                    self._accepted = True
+                    self._accepted = heard = True
                     if message.HasField("acknowledged"):
                         self._forget(message.acknowledged.sequence)
                     else:
                         self._on_message(message)
             finally:
+                if heard:
+                    self._heard_at = time.monotonic()
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
 

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from executor.gradient_push import SHARED_FROM_BYTES
 from executor.parameter_slice import ParameterSlice
 from executor.pieces import PIECE, piece_bounds, piece_count, runs
 from executor.session import Session
@@ -25,7 +26,8 @@ class _Image:
         self._attempt = attempt
         self.size = size
         self._frames: dict[int, bytes] = {}  # of the pieces, for those that get them over a socket; made once for all
-        self._block: Block | None = pool.take(4 * size) if pool is not None and size else None
+        large = 4 * size >= SHARED_FROM_BYTES
+        self._block: Block | None = pool.take(4 * size) if pool is not None and large else None
         self.pieces: set[int] = set()
 
     @property

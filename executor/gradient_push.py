@@ -1,12 +1,18 @@
 """The gradient of a leased block on its way to the servers, which begins while its backward pass still runs."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.compression.codec import Buffer, Vector
 from executor.pieces import PIECE, Readiness, runs
 from executor.session import Session
 from executor.shared_memory import SharedPool
 from proto.exchange_pb2 import Grant, Header, Push
+
+SHARED_FROM_BYTES = 128 << 10
+"""Less than that goes over the socket: saying where it lies, and that it was read, costs more than to copy it."""
 
 LONGEST_RUN = 8
 """Pieces that one frame may carry whose payload lies in shared memory: a server works on the first meanwhile."""
@@ -26,6 +32,8 @@ class GradientPush:
         sessions: list[Session],
         bounds: list[tuple[int, int]],
         pool: SharedPool | None,
+        encode: Callable[[Vector, int], Buffer] | None = None,
+        versions: Sequence[int] = (),
     ) -> None:
         """
         Args:
@@ -34,12 +42,16 @@ class GradientPush:
             sessions: one to each server.
             bounds: [begin, end) of each server's slice, in elements.
             pool: memory to share with servers of this host.
+            encode: bytes of a piece that begins at an element of the flat vector; None: they are the piece's own.
+            versions: asynchronous: of each slice, what the gradient is computed with.
         """
         self._grant = grant
         self._attempt = attempt
         self._sessions = sessions
         self._bounds = bounds
-        self._pool = pool
+        self._pool = pool if encode is None else None
+        self._encode = encode
+        self._versions = versions
         self._ready = [Readiness(end - begin) for begin, end in bounds]
         self._kept_back: list[tuple[NDArray[np.float32], range] | None] = [None] * len(sessions)
 
@@ -79,7 +91,8 @@ class GradientPush:
         session, (first, last) = self._sessions[server], self._bounds[server]
         begin = run.start * PIECE
         data = vector[first + begin : min(first + run.stop * PIECE, last)].data.cast("B")
-        block = self._pool.take(len(data)) if self._pool is not None and session.shares() else None
+        large = len(data) >= SHARED_FROM_BYTES
+        block = self._pool.take(len(data)) if self._pool is not None and large and session.shares() else None
         if block is not None:
             block.data[:] = data
             session.send_block(self._header(server, begin, end), block, 0, len(data))
@@ -88,14 +101,19 @@ class GradientPush:
         for index in run:
             offset = 4 * (index * PIECE - begin)
             piece = data[offset : offset + 4 * PIECE]
+            if self._encode is not None:
+                values = vector[first + index * PIECE : min(first + (index + 1) * PIECE, last)]
+                piece = memoryview(self._encode(values, first + index * PIECE))
             session.send_tensor(self._header(server, index * PIECE, end if index == run[-1] else None), piece)
 
     def _header(self, server: int, begin: int, end: Push | None) -> Header:
         grant, (first, last) = self._grant, self._bounds[server]
         push = Push(
             step=grant.step, level=grant.level, index=grant.index, offset=4 * begin, bytes=4 * (last - first),
-            want=grant.step,
+            want=0 if self._versions else grant.step,
         )  # fmt: skip
+        if self._versions:
+            push.version = self._versions[server]
         if end is not None:
             push.MergeFrom(end)
         return Header(attempt=self._attempt, push=push)

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 import compute
 from compute import InputError, ParameterInfo, TrainingSpec
+from compute.compression import Rounding, SliceCodec, parse
 from compute.description import describe
 from compute.optim import LearningRates
 from compute.optim.groups import by_prefix
 from compute.spec import Specs
+from compute.sync_mode import SyncMode
+from executor.reduction_tree import Round
 from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
 from proto.model_pb2 import ModelDescription
@@ -73,6 +76,28 @@ class LoadedJob:
         """Whether servers wait for the lease book to say the learning rates of a step."""
         return LearningRates(self.spec.optimizer).feeds_back
 
+    @cached_property
+    def codec(self) -> SliceCodec:
+        """How gradients travel to the servers."""
+        return SliceCodec(parse(self.spec.compression), self.weights)
+
+    @cached_property
+    def weights(self) -> int:
+        """Elements of the flat parameter vector that are weights, not statistics; they come first."""
+        return next((info.offset for info in self.layout if info.kind == "statistic"), self.parameters)
+
+    def rounding(self, begin: int) -> Round | None:
+        """What is done in place to gradients that begin at this element of the flat vector; None: nothing."""
+        codec, split = self.codec.codec, max(self.weights - begin, 0)
+        if not isinstance(codec, Rounding):
+            return None
+        return lambda gradient: codec.round(gradient[:split])
+
+    @property
+    def sync(self) -> SyncMode:
+        """How gradients meet."""
+        return SyncMode.parse(self.spec.sync)
+
     @property
     def training_constants(self) -> dict[str, int]:
         """What a checkpoint must agree on to be resumed."""
@@ -110,7 +135,8 @@ def load(message: control.Job) -> LoadedJob:
     spec = cloudpickle.loads(message.spec)
     if not isinstance(spec, TrainingSpec):
         raise InputError(f"the driver sent a {type(spec).__name__} for a TrainingSpec: versions of mesograd differ")
-    return LoadedJob(message, spec, StepPlan(len(spec.dataset), spec.batch_size, spec.micro_batches))
+    plan = StepPlan(len(spec.dataset), spec.step_samples, spec.micro_batches * spec.accumulate)
+    return LoadedJob(message, spec, plan)
 
 
 def failure(error: BaseException, sources: Collection[str], task_id: str) -> control.Failure:

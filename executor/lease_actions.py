@@ -15,6 +15,14 @@ class GiveLease:
 
 
 @dataclass(frozen=True)
+class RevokeLease:
+    """Tell this worker that what it computes for this step is not needed any more."""
+
+    worker: str
+    step: int
+
+
+@dataclass(frozen=True)
 class CommitStep:
     """Tell every server that the step is final, and to write a checkpoint of it if asked."""
 
@@ -52,4 +60,4 @@ class Fail:
     summary: str
 
 
-Action = GiveLease | CommitStep | TellRates | Report | Finish | Fail
+Action = GiveLease | RevokeLease | CommitStep | TellRates | Report | Finish | Fail

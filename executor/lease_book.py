@@ -14,11 +14,11 @@ from collections.abc import Collection, Sequence
 from enum import Enum, auto
 
 from compute import TrainingSpec
-from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, TellRates
+from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
 from executor.leases import MIN_LEASE_S, Lease, Leases
 from executor.reduction_tree import Node
 from executor.resumable import Resumable
-from executor.step_plan import StepPlan, lease_level, lease_nodes
+from executor.step_plan import StepPlan
 from executor.training_record import StepResult, TrainingRecord
 from executor.validation_round import ValidationRound
 from proto import control_pb2 as control
@@ -26,7 +26,7 @@ from proto.exchange_pb2 import Grant
 
 __all__ = [
     "MIN_LEASE_S", "Action", "CommitStep", "Fail", "Finish", "GiveLease", "LeaseBook", "Phase", "Report", "Resumable",
-    "TellRates",
+    "RevokeLease", "TellRates",
 ]  # fmt: skip
 
 SCORE_COST = 0.4  # scoring a sample costs about this share of training on it: no backward pass
@@ -54,7 +54,6 @@ class LeaseBook:
         checkpoints: bool,
         start: Resumable,
         written: Collection[int] | None = None,
-        expected_workers: int = 1,
     ) -> None:
         """
         Args:
@@ -66,7 +65,6 @@ class LeaseBook:
             checkpoints: whether checkpoints have a place to go to.
             start: where to begin.
             written: steps of checkpoints that exist; by default that of `start`.
-            expected_workers: how many will be there at once: blocks of the first step are cut for so many at least.
         """
         self.spec = spec
         self.plan = plan
@@ -76,15 +74,13 @@ class LeaseBook:
         self._checkpoints = checkpoints
         self._record = TrainingRecord(spec, plan, attempt, epoch_digest, start)
         self._leases = Leases()
-        self._nodes: list[Node] = []
-        self._prepared: set[int] = set()
+        self._prepared: set[int] = set()  # servers; of an asynchronous job: steps
         self._result: StepResult | None = None
         self._pushed_deadline = math.inf
         self._validation: ValidationRound | None = None
         self._last_commit: float | None = None
         self._unwritten: set[int] = set()
         self._written: set[int] = set(written) if written is not None else {start.step} if start.step else set()
-        self._expected_workers = expected_workers
         self._claims: dict[str, tuple[int, Node]] = {}  # gradients that workers have already
         self._stopping: control.Finished.Reason | None = None
         self._begun = False
@@ -145,11 +141,11 @@ class LeaseBook:
         self._claims.pop(worker, None)
         return self._assign(now) if self._leases.left(worker) else []
 
-    def lease_wanted(self, worker: str, now: float) -> list[Action]:
-        """A worker is ready for its next lease."""
+    def lease_wanted(self, worker: str, now: float, done: int = 0) -> list[Action]:
+        """A worker is ready for its next lease; of the one that was revoked it had done so many micro-batches."""
         if not self._leases.knows(worker):
             return []
-        self._leases.wanted(worker)
+        self._leases.wanted(worker, now, done)
         return self._assign(now)
 
     def renewed(self, worker: str, now: float) -> list[Action]:
@@ -159,16 +155,16 @@ class LeaseBook:
 
     def node_pushed(self, worker: str, step: int, node: Node, now: float) -> list[Action]:
         """The book's own server has a node's gradient, now or from before; the others may not have it yet."""
-        lease = self._leases.of(worker)
-        if self.phase is not Phase.TRAINING or step != self.step or lease is None:
+        if not self._leases.knows(worker):
             return []
-        if self._nodes[lease.block] == node:
-            self._leases.delivered(worker, now)
-            if self._leases.complete:
-                # From here on it only matters whether the pushes reach the other servers. If they do not, the tick
-                # finds the step still open and leases it again.
-                self._pushed_deadline = now + self._leases.lease_s(1)
-        return []
+        current = self.phase is Phase.TRAINING and step == self.step
+        complete = self._leases.complete
+        late = self._leases.delivered(worker, node, now, current)
+        if current and not complete and self._leases.complete:
+            # From here on it only matters whether the pushes reach the other servers. If they do not, the tick
+            # finds the step still open and leases it again.
+            self._pushed_deadline = now + self._leases.lease_s(1)
+        return [RevokeLease(name, step) for name in late]
 
     def server_prepared(
         self, server: int, step: int, now: float, loss: float = 0.0, samples: int = 0, digest: int = 0
@@ -192,11 +188,12 @@ class LeaseBook:
         if self._validation is None or step != self.committed:
             return self.lease_wanted(worker, now)
         self._validation.scored(block, sums, samples)
-        self._leases.scored(worker, block)
+        late = self._leases.delivered(worker, Node(0, block), now)
+        revoked = [RevokeLease(name, step) for name in late]
         if not self._validation.complete:
-            return self.lease_wanted(worker, now)
-        self._leases.wanted(worker)
-        return self._validated(self._validation, now)
+            return [*revoked, *self.lease_wanted(worker, now)]
+        self._leases.wanted(worker, now)
+        return [*revoked, *self._validated(self._validation, now)]
 
     def checkpoint_written(self, step: int, path: str, now: float) -> list[Action]:
         """A checkpoint is complete."""
@@ -214,28 +211,34 @@ class LeaseBook:
         idle = not self._prepared and not self._leases.done and not self._leases.held
         if not self._begun or self.phase is Phase.VALIDATING or idle:
             return self._end(control.Finished.STOPPED)
+        return self._stop_soon(now)
+
+    def _stop_soon(self, now: float) -> list[Action]:
         return []  # the running step ends first
+
+    def server_restored(self, server: int, version: int, ahead: Sequence[int], now: float) -> list[Action]:
+        """A server is connected again and says what it has; `ahead` are steps beyond `version`, out of turn."""
+        return self.server_prepared(server, version, now)
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: overdue leases are free again."""
         freed = self._leases.expire(now)
         if self.phase is Phase.TRAINING and now >= self._pushed_deadline:
-            # Everything was pushed to this server, and yet another one's tree is incomplete: a push was lost.
-            self._leases.reopen()
-            self._pushed_deadline = math.inf
+            self._push_lost(now)
             freed = True
         return self._assign(now) if freed else []
+
+    def _push_lost(self, now: float) -> None:
+        """Everything was pushed to this server, and yet another one's tree is incomplete."""
+        self._leases.reopen()
+        self._pushed_deadline = math.inf
 
     # --- leases -----------------------------------------------------------------------------------------------------
 
     def _begin_step(self, now: float) -> list[Action]:
         self.phase = Phase.TRAINING
         self.step = self.committed + 1
-        leaves = self.plan.leaves(self.step)
-        self._nodes = lease_nodes(leaves, lease_level(leaves, max(self._leases.active, self._expected_workers)))
-        self._expected_workers = 1
-        spans = [node.leaves(leaves) for node in self._nodes]
-        self._leases.open([last - first for first, last in spans])
+        self._leases.open(self.plan.leaves(self.step))
         self._prepared.clear()
         self._result = None
         self._pushed_deadline = math.inf
@@ -246,54 +249,72 @@ class LeaseBook:
     def _assign(self, now: float) -> list[Action]:
         if not self._begun or self.phase not in (Phase.TRAINING, Phase.VALIDATING):
             return []
-        return [GiveLease(worker, self._grant(lease)) for worker, lease in self._leases.assign(now, self._claimed())]
+        limit = self._limit() if self.phase is Phase.TRAINING else None
+        given = self._leases.assign(now, limit, self._claimed())
+        return [GiveLease(worker, self._grant(lease)) for worker, lease in given]
 
-    def _claimed(self) -> dict[str, int]:
-        """Blocks whose gradients workers have, by worker."""
+    def _claimed(self) -> dict[str, Node]:
+        """Nodes whose gradients workers have, by worker."""
         if self.phase is not Phase.TRAINING:
             return {}
-        blocks = {node: block for block, node in enumerate(self._nodes)}
-        return {w: blocks[node] for w, (step, node) in self._claims.items() if step == self.step and node in blocks}
+        return {worker: node for worker, (step, node) in self._claims.items() if step == self.step}
+
+    def _limit(self) -> int | None:
+        """How many more leases may be given; None: any number."""
+        return None
 
     def _grant(self, lease: Lease) -> Grant:
         grant = Grant(lease_s=lease.deadline - lease.granted)
         if self._validation is None:
-            node = self._nodes[lease.block]
-            grant.kind, grant.step = Grant.TRAIN, self.step
-            grant.step_in_epoch = self.plan.step_in_epoch(self.step)
-            grant.level, grant.index = node
-            grant.first, grant.last = node.leaves(self.plan.leaves(self.step))
+            grant.kind = Grant.TRAIN
+            self._fill_grant(grant, lease)
+            grant.step_in_epoch = self.plan.step_in_epoch(grant.step)
         else:
             grant.kind, grant.step = Grant.VALIDATE, self.committed
-            grant.index = lease.block
-            grant.first, grant.last = self._validation.blocks[lease.block]
+            grant.index = lease.node.position
+            grant.first, grant.last = self._validation.blocks[lease.node.position]
         grant.epoch = self.plan.epoch(grant.step)
         return grant
+
+    def _fill_grant(self, grant: Grant, lease: Lease) -> None:
+        grant.step = self.step
+        grant.level, grant.index = lease.node
+        grant.first, grant.last = lease.first, lease.last
 
     # --- decisions --------------------------------------------------------------------------------------------------
 
     def _commit(self, now: float, result: StepResult) -> list[Action]:
+        reports = self._count(now, result)
+        if self.phase is Phase.OVER:
+            return reports
+        return [*reports, *self._committed_now(now, self._record.wants_checkpoint)]
+
+    def _count(self, now: float, result: StepResult) -> list[Action]:
+        """Counts the next step; the phase is OVER if the job cannot go on."""
         begun = now if self._last_commit is None else self._last_commit
-        progress, failure = self._record.commit(self.step, result, now - begun, self.workers)
+        progress, failure = self._record.commit(self.committed + 1, result, now - begun, self.workers)
         reports: list[Action] = [Report(progress)] if progress.ByteSize() else []
         if failure:
             self.phase = Phase.OVER
             return [*reports, failure]
         self._last_commit = now
-        checkpoint = self._checkpoints and self._record.wants_checkpoint
+        return reports
+
+    def _committed_now(self, now: float, wants_checkpoint: bool) -> list[Action]:
+        checkpoint = self._checkpoints and wants_checkpoint
         if checkpoint:
             self._unwritten.add(self.committed)
-        return [*reports, CommitStep(self.committed, checkpoint), *self._after_commit(now)]
+        return [CommitStep(self.committed, checkpoint), *self._after_commit(now)]
 
     def _after_commit(self, now: float) -> list[Action]:
         if self._stopping is not None:
             return self._end(self._stopping)
-        if self.spec.validation is None or not self._record.wants_validation:
+        if self.spec.validation is None or not self._validation_due:
             return self._go_on(now)
         self.phase = Phase.VALIDATING
         self._validation = ValidationRound(self.spec.validation)
-        costs = [SCORE_COST * (last - first) / self.plan.micro_batch_size for first, last in self._validation.blocks]
-        self._leases.open(costs)
+        cost = SCORE_COST * self.spec.validation.batch_size / self.plan.micro_batch_size
+        self._leases.open(len(self._validation.blocks), cost, single=True)
         return self._assign(now)
 
     def _validated(self, validation: ValidationRound, now: float) -> list[Action]:
@@ -302,7 +323,15 @@ class LeaseBook:
         return [Report(self._record.validated(validation)), *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Action]:
-        return self._end(control.Finished.END_WHEN) if self._record.ends else self._begin_step(now)
+        return self._end(control.Finished.END_WHEN) if self._end_due else self._begin_step(now)
+
+    @property
+    def _validation_due(self) -> bool:
+        return self._record.wants_validation
+
+    @property
+    def _end_due(self) -> bool:
+        return self._record.ends
 
     def _end(self, reason: control.Finished.Reason) -> list[Action]:
         self.phase = Phase.FINISHING

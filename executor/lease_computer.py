@@ -2,14 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import compute
-from compute import predictions
+from compute import InputError, predictions
 from compute.data.prefetch import Prefetcher
 from compute.memory import aligned
 from compute.spec import as_arrays
@@ -33,6 +34,14 @@ Batch = tuple[Any, Any]
 """Inputs and targets, each one array or a tuple of arrays."""
 
 
+class LeaseRevoked(Exception):
+    """What is being computed is not needed any more; `done` micro-batches of the lease were."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__(f"after {done} micro-batches")
+        self.done = done
+
+
 class LeaseComputer:
     """The compiled model and the data sets of one worker. Not thread-safe: one lease at a time.
 
@@ -51,6 +60,7 @@ class LeaseComputer:
         self._next_lease = _NextLease()
         self._last: tuple[tuple[int, int, int], Partial] | None = None  # what `train` has returned, and of which node
         self._kept: list[Vector] = []  # gradients of left children that wait for their siblings, the largest first
+        self._rounding = job.rounding(0)
         self.data_s = 0.0
         self.compute_s = 0.0
 
@@ -88,7 +98,7 @@ class LeaseComputer:
 
         Args:
             grant: a TRAIN lease.
-            progress: called after each micro-batch.
+            progress: called after each micro-batch; what it raises ends the computation, as LeaseRevoked does.
             final: called with the vector that will be returned and a range [begin, end) of its elements as soon as
                 these have their values, during the last backward pass; for every element once.
 
@@ -121,7 +131,8 @@ class LeaseComputer:
         if validation is None:
             raise ValueError("a VALIDATE lease for a job without a validation")
         x, target = self._parts.get((0, grant.first, grant.last))
-        outputs = as_arrays(self._program.forward(x))
+        with self._reader.naming((0, grant.first, grant.last)):
+            outputs = as_arrays(self._program.forward(x))
         progress()
         if validation.predictions:
             predictions.write_part(validation.predictions, grant.first, outputs)
@@ -133,20 +144,25 @@ class LeaseComputer:
         first, last = node.leaves(leaves)
         waiting: list[Partial] = []  # left children, the largest first
         for leaf in range(first, last - 1):
-            value = Partial(self._program.gradients, self._leaf(step, leaf, None))
+            value = self._rounded(Partial(self._program.gradients, self._leaf(step, leaf, None)))
             progress()
             place = leaf - first
             while place & 1:  # a right child: its sibling is the one that has waited the shortest
-                value = waiting.pop().add(value)
+                value = self._rounded(waiting.pop().add(value))
                 place >>= 1
             waiting.append(self._keep(len(waiting), value))
 
         # With the last leaf all sums are made that are left. A node without a right child is its left one.
         def add(begin: int, end: int) -> None:
             right = self._program.gradients
+            rounding = self._job.rounding(begin)
+            if rounding is not None:
+                rounding(right[begin:end])
             for left in reversed(waiting):
                 np.add(left.gradient[begin:end], right[begin:end], out=left.gradient[begin:end])
                 right = left.gradient
+                if rounding is not None:
+                    rounding(right[begin:end])
             if final is not None:
                 final(right, begin, end)
 
@@ -155,6 +171,12 @@ class LeaseComputer:
         for left in reversed(waiting):
             loss = left.loss + loss
         return Partial(waiting[0].gradient if waiting else self._program.gradients, loss)
+
+    def _rounded(self, value: Partial) -> Partial:
+        """The value, its gradient rounded in place where the job's nodes have fewer bits."""
+        if self._rounding is not None:
+            self._rounding(value.gradient)
+        return value
 
     def _keep(self, depth: int, value: Partial) -> Partial:
         """The value, with its gradient in memory that lasts until the lease's end."""
@@ -170,7 +192,8 @@ class LeaseComputer:
         x, target = self._parts.get((step, leaf, 0))
         read = time.monotonic()
         scale = 1.0 / self._job.plan.step_samples(step)
-        loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf), final)
+        with self._reader.naming((step, leaf, 0)):
+            loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf), final)
         self.data_s += read - begun
         self.compute_s += time.monotonic() - read
         return loss
@@ -193,6 +216,24 @@ class _Reader:
         if spec.validation is None:
             raise ValueError("a part of the validation set for a job without a validation")
         return spec.validation.dataset.batch(np.arange(first, last, dtype=np.int64), (spec.seed, 0, first))
+
+    @contextmanager
+    def naming(self, part: Part) -> Iterator[None]:
+        """Puts the file and record of the sample that an InputError is about, as the data set names it, before it."""
+        try:
+            yield
+        except InputError as error:
+            if error.sample is None:
+                raise
+            spec = self._job.spec
+            step, first, last = part
+            dataset, indices = spec.dataset, np.arange(first, last)
+            if step:
+                begin, end = self._job.plan.micro_batch(step, first)
+                indices = self.order(step)[begin:end]
+            elif spec.validation is not None:
+                dataset = spec.validation.dataset
+            raise InputError(f"{dataset.source.describe(int(indices[error.sample]))}: {error}") from None
 
     def order(self, step: int) -> NDArray[np.int64]:
         """The order of the epoch that a step belongs to, int64 (samples,)."""

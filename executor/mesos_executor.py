@@ -157,6 +157,7 @@ class MesosExecutor(Executor):
             ),
         }
         self._driver.start()
+        self._handle(Tick())  # from now on it is idle
         try:
             while not self._finish:
                 self._wait()

@@ -78,6 +78,20 @@ class ParameterInbox:
         """Whether all of it is here."""
         return all(part.complete and part.version == version for part in self._slices)
 
+    def ask_again(self, version: int) -> None:
+        """This version or a later one was asked for anew, of every server."""
+        for part in self._slices:
+            part.wanted, part.version, part.received = version, -1, set()
+
+    def has_at_least(self, version: int) -> bool:
+        """Whether of every slice some version is here that is this one or later."""
+        return all(part.complete and part.version >= version for part in self._slices)
+
+    @property
+    def versions(self) -> list[int]:
+        """Of each slice."""
+        return [part.version for part in self._slices]
+
     def is_past(self, version: int) -> bool:
         """Whether a server that was asked for this version has answered with a later one."""
         return any(part.complete and part.version > version for part in self._slices)

@@ -14,7 +14,7 @@ and nobody holds the slice, as while a checkpoint is copied.
 The slice has version s when all of its pieces have, and every node of the step was ended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from compute.optim import ExactSum, ParameterUpdate
 from executor.pieces import piece_bounds, piece_count, whole_pieces
-from executor.reduction_tree import Node, Partial, ReductionTree
+from executor.reduction_tree import Node, Partial, ReductionTree, Round
 from executor.step_plan import StepPlan
 
 Vector = NDArray[np.float32]
@@ -46,22 +46,24 @@ class ParameterSlice:
         committed: last step known to be committed.
         parameters: float32 (end - begin,).
         update: what is done to them, with the optimizers' state.
-        reduced: value of the last completed step's tree, for the lease book's reports; without the gradient.
+        finished: last step that was applied.
+        reduced: value of the tree of that step, for the lease book's reports; without the gradient.
         gradients: what `apply` has applied, for a replica: first element and gradient of each part. Whoever sets it to
             a list empties it.
     """
 
     def __init__(
         self, begin: int, end: int, version: int, parameters: Vector, update: ParameterUpdate, plan: StepPlan,
-        told_rates: bool = False,
+        told_rates: bool = False, rounding: Callable[[int], Round | None] | None = None,
     ) -> None:
         """
         Args:
             told_rates: whether the learning rates come from the lease book, by `rates_known`.
+            rounding: of the reduction tree's nodes, by first element in the flat vector.
         """
         self.begin = begin
         self.end = end
-        self.version = version
+        self.version = self.finished = version
         self.committed = version
         self.parameters = parameters
         self.update = update
@@ -75,18 +77,30 @@ class ParameterSlice:
         self._holds = 0
         size = end - begin
         self._bounds = [piece_bounds(size, index) for index in range(piece_count(size))]
+        self._roundings = [rounding(begin + first) if rounding else None for first, _ in self._bounds]
         self._updates: list[ParameterUpdate] = []  # of each piece; made when first needed
         self._complete: Partial | None = None
         self._begin_step()
 
     def _begin_step(self) -> None:
         leaves = self._plan.leaves(self.version + 1)
-        self._trees: list[ReductionTree | None] = [ReductionTree(leaves) for _ in self._bounds]  # None: applied
+        self._trees: list[ReductionTree | None] = [
+            ReductionTree(leaves, rounding) for rounding in self._roundings
+        ]  # None: applied
         self._whole: dict[int, None] = {}  # pieces whose tree is complete, in that order
         self._all_applied = not self._trees and not self.update.needs_sums
         self._nodes = ReductionTree(leaves)  # of losses and samples; without gradients
         self._complete = None
         self._share = None
+
+    @property
+    def applied(self) -> tuple[int, Sequence[int]]:
+        """All steps up to the first have been applied, and these beyond it."""
+        return self.version, ()
+
+    def too_old(self, step: int, version: int) -> bool:
+        """Whether a step's gradient that was computed with this version of the slice must not be applied any more."""
+        return False
 
     @property
     def size(self) -> int:
@@ -235,7 +249,7 @@ class ParameterSlice:
             self.parameters, result.gradient, step, self._plan.epoch(step), self.last_rates, totals, loss
         )  # fmt: skip
         self.committed = self.version  # or it had not been applied there
-        self.version = step
+        self.version = self.finished = step
         self.reduced = Partial(np.empty(0, dtype=np.float32), result.loss, result.samples, result.digest)
         self._begin_step()
 
@@ -249,7 +263,7 @@ class ParameterSlice:
         nodes = self._nodes.result
         if not self._all_applied or nodes is None or not self._may_apply:
             return False
-        self.version += 1
+        self.version = self.finished = self.version + 1
         self.reduced = nodes
         self._begin_step()
         return True

@@ -6,6 +6,7 @@ sum therefore depends on the number of leaves alone, not on who computed what, i
 the pieces were in which it came.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
+
+Round = Callable[[Vector], None]
+"""What is done, in place, to the gradient of every node, where a job's nodes have fewer bits than float32."""
 
 DIGEST_MODULUS = 1 << 64
 
@@ -79,8 +83,14 @@ def root_level(leaves: int) -> int:
 class ReductionTree:
     """Collects the nodes of one step and adds them as soon as both children of a node are there."""
 
-    def __init__(self, leaves: int) -> None:
+    def __init__(self, leaves: int, rounding: Round | None = None) -> None:
+        """
+        Args:
+            leaves: how many.
+            rounding: of the sums; nodes that are added are rounded already.
+        """
         self.leaves = leaves
+        self._rounding = rounding
         self._root = Node(root_level(leaves), 0)
         self._present: dict[Node, Partial] = {}
 
@@ -123,6 +133,8 @@ class ReductionTree:
             elif sibling in self._present:
                 left, right = sorted((node, sibling))
                 merged = self._present.pop(left).add(self._present.pop(right))
+                if self._rounding is not None:
+                    self._rounding(merged.gradient)
             else:
                 break
             node = node.parent

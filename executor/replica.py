@@ -63,7 +63,7 @@ class Replica:
         update.state = dict(zip(first.arrays, arrays, strict=True))
         update.memory = json.loads(first.memory)
         self.held = ParameterSlice(
-            self._begin, self._end, first.version, parameters, update, job.plan, job.told_rates
+            self._begin, self._end, first.version, parameters, update, job.plan, job.told_rates, job.rounding
         )
         self._data = bytearray()  # what it was is the slice's memory now
         self.held.total(first.totals.step, list(first.totals.totals), first.totals.loss)

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from compute import InputError, checkpoint
 from compute.optim import ParameterUpdate
+from executor.arrival_slice import ArrivalSlice
 from executor.book_keeper import BookKeeper
 from executor.checkpointing import Checkpointing
 from executor.data_path import ParameterOutbox
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
+from executor.pieces import PIECE
 from executor.reduction_tree import Node
 from executor.replica import Replica
 from executor.replication import Replication, totals_message
@@ -202,11 +204,11 @@ class ParameterServer:
 
     async def _converse(self, session: Session) -> None:
         following: Replica | None = None
-        attempt = 0
+        attempt, opened = 0, ""
         async for header, payload in session.frames():
             body = header.WhichOneof("body")
             if attempt == 0:  # the first frame says who this is
-                attempt = header.attempt
+                attempt, opened = header.attempt, body
                 if body not in ("restore", "join", "survey", "follow"):
                     raise FrameError(f"a stream begins with Join, Survey, Restore or Follow, not with {body}")
                 if body == "join":
@@ -220,7 +222,7 @@ class ParameterServer:
                     self._promised = attempt
                     session.send(Header(attempt=attempt, holding=self._holding()))
                     continue
-                case "restore":
+                case "restore" if opened in ("survey", "restore"):
                     await self._restore(attempt, header.restore)
                 case "follow":
                     self._promised = attempt
@@ -240,7 +242,7 @@ class ParameterServer:
                 case "want":
                     self._outbox.want(session, header.want.version, self._held, again=True)
                 case "lease_request" if self._keeper is not None:
-                    self._keeper.lease_wanted(session.peer)
+                    self._keeper.lease_wanted(session.peer, header.lease_request.done)
                 case "renew" if self._keeper is not None:
                     self._keeper.renewed(session.peer)
                 case "scores" if self._keeper is not None:
@@ -251,12 +253,15 @@ class ParameterServer:
                         session.reciprocate(self._pool)
                     if self._keeper is not None:
                         self._keeper.joined(session.peer, session, header.join)
-                case "restore":
+                case "restore" if opened in ("survey", "restore") and self._keeper is None:
                     self._book_session = session
-                    version = self._held.version if self._replication.safe(self._held.version) else self._told
-                    session.send(Header(attempt=attempt, restored=Restored(version=version)))
+                    through, ahead = self._held.applied
+                    version = through if self._replication.safe(through) else self._told
+                    session.send(Header(attempt=attempt, restored=Restored(version=version, ahead=ahead)))
                     self._shared = 0  # what was said before may be lost
                     self._advance()
+                case "commit" | "rates" | "totals" if session is not self._book_session:
+                    raise FrameError(f"{body} from somebody who does not keep the book")
                 case "commit":
                     self._committed(header.commit)
                 case "rates":
@@ -282,7 +287,7 @@ class ParameterServer:
 
     def _holding(self) -> Holding:
         """What this server could go on with."""
-        if self._slice is None:
+        if self._slice is None or not self._job.sync.synchronous:
             return Holding()
         index, servers = self._place
         totals = totals_message(self._slice)
@@ -333,7 +338,7 @@ class ParameterServer:
         update = ParameterUpdate(job.layout, job.spec.optimizer, job.spec.clip, begin, end)
         if not url:
             parameters = np.array(job.initial_parameters()[begin:end], dtype=np.float32)
-            return ParameterSlice(begin, end, 0, parameters, update, job.plan, job.told_rates)
+            return self._new_slice(begin, end, 0, parameters, update)
         manifest = checkpoint.read_manifest(url)
         checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
         state = checkpoint.load_slice(url, manifest, begin, end)
@@ -345,19 +350,29 @@ class ParameterServer:
             )
         update.state = state
         update.memory = json.loads(manifest.memory)
-        return ParameterSlice(begin, end, manifest.step, parameters, update, job.plan, job.told_rates)
+        return self._new_slice(begin, end, manifest.step, parameters, update)
+
+    def _new_slice(
+        self, begin: int, end: int, version: int, parameters: Vector, update: ParameterUpdate
+    ) -> ParameterSlice:
+        job = self._job
+        arguments = (begin, end, version, parameters, update, job.plan, job.told_rates, job.rounding)
+        if job.sync.synchronous:
+            return ParameterSlice(*arguments)
+        return ArrivalSlice(*arguments, staleness=job.sync.staleness)
 
     def _pushed(self, session: Session, push: Push, payload: memoryview) -> None:
         held, node = self._held, Node(push.level, push.index)
-        stale = push.step <= held.version
-        if (push.bytes != 4 * held.size and not stale) or push.offset % 4 or len(payload) % 4:
-            raise FrameError(f"{len(payload)} of {push.bytes} bytes at {push.offset} for a slice of {4 * held.size}")
-        verdict = Verdict.STALE if stale else Verdict.DUPLICATE
-        if len(payload):
-            gradient: Vector = np.frombuffer(payload, dtype="<f4")
+        stale = push.step <= held.applied[0]
+        if (push.bytes != 4 * held.size and not stale) or push.offset % 4:
+            raise FrameError(f"{push.bytes} bytes at {push.offset} for a slice of {4 * held.size}")
+        too_old = held.too_old(push.step, push.version)
+        verdict = Verdict.STALE if stale or too_old else Verdict.DUPLICATE
+        if len(payload) and not too_old and not stale:
+            gradient = self._decoded(push, payload)
             verdict = held.push(push.step, node, push.offset // 4, gradient)
             del gradient
-        if push.last and verdict is not Verdict.INVALID:
+        if push.last and verdict is not Verdict.INVALID and not too_old:
             verdict = held.end_node(push.step, node, push.loss, push.samples, push.digest)
         if verdict is Verdict.INVALID:
             what = f"step {push.step} {node}, {len(payload)} bytes at {push.offset}"
@@ -368,6 +383,16 @@ class ParameterServer:
             self._outbox.want(session, push.want, held)
         del payload
         self._advance()
+
+    def _decoded(self, push: Push, payload: memoryview) -> Vector:
+        """The gradient of a frame: of any whole pieces, or of one piece if the job compresses."""
+        held, codec = self._held, self._job.codec
+        begin = held.begin + push.offset // 4
+        size = len(payload) // 4 if codec.plain else min(PIECE, held.end - begin)
+        try:
+            return codec.decode(payload, begin, begin + size)
+        except ValueError as error:
+            raise FrameError(f"{len(payload)} of {push.bytes} bytes at {push.offset}: {error}") from None
 
     def _node_ended(self, session: Session, push: Push, node: Node, verdict: Verdict) -> None:
         if verdict is Verdict.STALE:
@@ -435,7 +460,19 @@ class ParameterServer:
             if not held.size:
                 self._outbox.add(held, held.version, [])
             self._replication.advanced(held)
-        self._tell_prepared()
+            if not self._job.sync.synchronous:
+                self._tell_arrived(held)
+        if self._job.sync.synchronous:
+            self._tell_prepared()
+
+    def _tell_arrived(self, held: ParameterSlice) -> None:
+        """Tells the lease book of a step that was applied when it arrived; there is no replica to be waited for."""
+        if self._keeper is None and self._book_session is not None:
+            self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.finished)))
+        elif self._keeper is not None and held.reduced is not None:
+            value = held.reduced
+            self._keeper.prepared(held.finished, value.loss, value.samples, value.digest)
+        self._outbox.committed(held.version)  # only the newest version is ever wanted
 
     def _tell_prepared(self) -> None:
         """Tells the lease book of a new version, once the replica has it."""

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.optim import sum_block
-from executor.reduction_tree import DIGEST_MODULUS, Node
-
-LEAF_OVERHEAD = 0.25  # cost of a lease in micro-batches, as far as choosing the size of leases goes
+from executor.reduction_tree import DIGEST_MODULUS
 
 
 @dataclass(frozen=True)
@@ -61,25 +59,6 @@ class StepPlan:
         end = start + self.step_samples(step)
         begin = start + leaf * self.micro_batch_size
         return begin, min(begin + self.micro_batch_size, end)
-
-
-def lease_level(leaves: int, workers: int) -> int:
-    """Level of the nodes that are leased: the one with which `workers` equal workers are done first.
-
-    Of two that take equally long the larger one, since each lease costs a push to every server.
-    """
-    top = max(leaves - 1, 0).bit_length()
-
-    def span(level: int) -> float:
-        blocks = -(-leaves // (1 << level))
-        return -(-blocks // max(workers, 1)) * (min(1 << level, leaves) + LEAF_OVERHEAD)
-
-    return min(range(top, -1, -1), key=span)
-
-
-def lease_nodes(leaves: int, level: int) -> list[Node]:
-    """The nodes of one level that cover a step, in order."""
-    return [Node(level, index) for index in range(-(-leaves // (1 << level)))]
 
 
 def slice_bounds(parameters: int, servers: int, index: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ STARTING, RUNNING, KILLING = "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"
 FINISHED, FAILED, KILLED = "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED"
 
 DEFAULT_GRACE_S = 5.0  # between SIGTERM and SIGKILL
+IDLE_S = 3600.0  # without a task, before an executor ends: nobody may be left who would end it
 
 Phase = Literal["starting", "running", "terminating", "killing"]
 
@@ -137,10 +138,13 @@ class TaskTable:
 
     Args:
         reports_killing: whether the framework wants TASK_KILLING.
+        idle_s: seconds without a task after which it finishes.
     """
 
-    def __init__(self, reports_killing: bool = False) -> None:
+    def __init__(self, reports_killing: bool = False, idle_s: float = IDLE_S) -> None:
         self.reports_killing = reports_killing
+        self._idle_s = idle_s
+        self._idle_since: float | None = None
         self._tasks: dict[str, _Task] = {}
         self._shutting_down = False
         self._finished = False
@@ -150,6 +154,8 @@ class TaskTable:
 
     def next_deadline(self) -> float | None:
         """When Tick is due; None: not before another event."""
+        if self._idle_since is not None:
+            return None if self._shutting_down else self._idle_since + self._idle_s
         return min((task.deadline for task in self._tasks.values() if task.deadline is not None), default=None)
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -169,6 +175,12 @@ class TaskTable:
                 actions = self._shutdown(event, now)
             case Tick():
                 actions = self._tick(now)
+        if self._tasks:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= self._idle_s:
+            self._shutting_down = True
         if self._shutting_down and not self._tasks and not self._finished:
             self._finished = True
             actions.append(Finish())

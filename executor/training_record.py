@@ -130,6 +130,19 @@ class TrainingRecord:
         validation = self._spec.validation
         return validation is not None and (self._spec.inference or validation.trigger(self.state))
 
+    def pauses(self, step: int) -> bool:
+        """Whether a step to come is one after which something else is to be done, as far as its number tells."""
+        spec, resumable = self._spec, self.resumable
+        state = TrainingState(
+            step=step,
+            epoch=self._plan.epoch(step),
+            epoch_finished=self._plan.ends_epoch(step),
+            loss=resumable.loss,
+            metrics=resumable.metrics,
+        )
+        triggers = [spec.end_when, spec.checkpoint_when, spec.validation.trigger if spec.validation else None]
+        return state.epoch_finished or any(trigger(state) for trigger in triggers if trigger is not None)
+
     @property
     def ends(self) -> bool:
         """Whether the job has what it wanted."""

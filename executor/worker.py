@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from compute.compression import ErrorFeedback, Rounding
+from compute.compression.codec import Buffer, Vector
 from executor.attendance import Attendance
 from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer
@@ -41,6 +43,8 @@ class Worker:
         self._changed = asyncio.Event()
         self._way = way()
         self._computing = 0
+        rounds = job.codec.plain or isinstance(job.codec.codec, Rounding)
+        self._feedback = None if rounds else ErrorFeedback(job.codec, job.parameters)
 
     def joined(self, membership: control.Membership) -> None:
         """The driver says who serves."""
@@ -98,6 +102,13 @@ class Worker:
     def job(self) -> LoadedJob:
         """What is trained."""
         return self._job
+
+    @property
+    def encode(self) -> Callable[[Vector, int], Buffer] | None:
+        """Bytes of a part of a gradient that begins at an element of the flat vector; None: as it is."""
+        if self._feedback is not None:
+            return self._feedback.encode
+        return None if self._job.codec.plain else self._job.codec.encode
 
     def join(self, attempt: int) -> Header:
         """First frame to every server."""

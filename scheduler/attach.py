@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from proto.mesos_http import basic_credential
 from scheduler import conclusion, job_record, recovery, signals
 from scheduler import events as ev
 from scheduler.driver import Start, drive
@@ -72,13 +74,16 @@ def _state_of(job_id: str, record: JobRecord, end: Finished | None, driver: Driv
     return "driver lost", f"mesograd run --attach {job_id}"
 
 
-def attach(job_id: str, place: str, principal_secret: str | None, verbose: bool, take_over: bool) -> JobResult:
+def attach(
+    job_id: str, place: str, principal_secret: str | None, driver_host: str, verbose: bool, take_over: bool
+) -> JobResult:
     """Becomes the driver of a job, to its end.
 
     Args:
         job_id: of the job; empty for the only one that has lost its driver.
         place: as `job_states`.
         principal_secret: for masters that authenticate frameworks.
+        driver_host: address of this machine that agents reach; empty: that of the driver before, or found out.
         verbose: show what happens inside.
         take_over: even if its driver seems to live.
 
@@ -91,7 +96,7 @@ def attach(job_id: str, place: str, principal_secret: str | None, verbose: bool,
     try:
         store = states.store(job_id or _only_lost(place))
         try:
-            outcome, record = _attach(store, principal_secret, take_over)
+            outcome, record = _attach(store, principal_secret, driver_host, take_over)
         finally:
             store.close()
     except StateError as error:
@@ -122,7 +127,7 @@ def kill(job_id: str, place: str, principal_secret: str | None) -> str:
             return f"{job_id} ended with its embedded cluster; nothing was left of it"
         records.pop(job_record.FINISHED, None)
         stops = [ev.StopRequested(signal.SIGTERM)] * 2
-        _drive(store, record, records, principal_secret, stops)
+        _drive(store, record, records, principal_secret, "", stops)
         end = job_record.finished(store.load())
     except StateError as error:
         raise UsageError(f"{error}; see `mesograd jobs`") from None
@@ -149,7 +154,9 @@ def _acquire(store: StateStore, job_id: str, take_over: bool) -> None:
         raise UsageError(f"job {job_id} has a driver: {error}; end that first, or --take-over if it hangs") from None
 
 
-def _attach(store: StateStore, principal_secret: str | None, take_over: bool) -> tuple[Outcome, JobRecord]:
+def _attach(
+    store: StateStore, principal_secret: str | None, driver_host: str, take_over: bool
+) -> tuple[Outcome, JobRecord]:
     records = store.load()
     record, end = job_record.load(records), job_record.finished(records)
     if end is not None:
@@ -162,7 +169,18 @@ def _attach(store: StateStore, principal_secret: str | None, take_over: bool) ->
         raise UsageError(f"job {job_id} ran on an embedded cluster, which ended with its driver{resume}")
     _acquire(store, job_id, take_over)
     records = store.load()  # what the driver before wrote last
-    return _drive(store, record, records, principal_secret, []), record
+    return _drive(store, record, records, principal_secret, driver_host, []), record
+
+
+def _is_ours(address: str) -> bool:
+    """This machine has it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _drive(
@@ -170,13 +188,17 @@ def _drive(
     record: JobRecord,
     records: dict[str, Json],
     principal_secret: str | None,
+    driver_host: str,
     events: Sequence[ev.Event],
 ) -> Outcome:
     plan = record.plan
-    leader = leading_master(RemoteMaster(record.master))
+    host = driver_host or (record.driver_host if _is_ours(record.driver_host) else "")
+    # Without a master training goes on, and so does the wait for it; it is needed only to find out what is not known.
+    leader = "" if host and recovery.FRAMEWORK in records else leading_master(RemoteMaster(record.master))
     if recovery.FRAMEWORK not in records:
         # The driver may have died between the master's answer and writing it down.
-        framework_id = framework_named(leader, framework_name(plan))
+        credential = basic_credential(plan.principal, principal_secret) if principal_secret else None
+        framework_id = framework_named(leader, framework_name(plan), credential)
         if framework_id:
             records[recovery.FRAMEWORK] = {"id": framework_id}
             store.save({recovery.FRAMEWORK: records[recovery.FRAMEWORK]})
@@ -186,7 +208,7 @@ def _drive(
             drive(
                 plan,
                 record.master,
-                record.driver_host or address_towards(leader),
+                host or address_towards(leader),
                 reporter,
                 store,
                 Phases(),
@@ -195,5 +217,5 @@ def _drive(
             )
         )
     if not events:
-        reporter.finish(outcome)
+        reporter.finish(replace(outcome, caveat=record.caveat))
     return outcome

@@ -53,6 +53,8 @@ cli.add_command(kill)
 @click.option("--resume", is_flag=True, help="Continue from the newest complete checkpoint of the job.")
 @click.option("--engine", type=click.Choice(["onednn", "mkl", "numpy"]), help="Over what the script says.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Likewise.")
+@click.option("--sync", metavar="sync|ssp:S|async", help="Likewise. How gradients meet; only sync is reproducible.")
+@click.option("--compression", metavar="none|bf16|fp16|topk:RATIO|8bit|1bit", help="Likewise. Of gradients.")
 @click.option(
     "--exchange", type=click.Choice(["auto", "tcp", "shm"]), default="auto", show_default=True,
     help="How tensors travel between processes of one host: shared memory where they can, never, or nothing else.",
@@ -85,6 +87,8 @@ def run(
     engine: str | None,
     exchange: str,
     precision: str | None,
+    sync: str | None,
+    compression: str | None,
     python: str,
     driver_host: str,
     role: str,
@@ -107,7 +111,7 @@ def run(
             raise click.UsageError("--attach takes no SCRIPT: the job goes on as it was begun")
         from scheduler.attach import attach as attach_job
 
-        attach_job(attach, state, secret, verbose, take_over)
+        attach_job(attach, state, secret, driver_host, verbose, take_over)
         return
     if script is None:
         raise click.UsageError("Missing argument 'SCRIPT'.")
@@ -127,6 +131,8 @@ def run(
         engine=engine or "",
         exchange=exchange,
         precision=precision or "",
+        sync=sync or "",
+        compression=compression or "",
         role=role,
         user=user,
         principal=principal,

@@ -37,6 +37,8 @@ class RunOptions:
     driver_host: str = ""
     engine: str = ""  #: empty: as the job says
     precision: str = ""  #: likewise
+    sync: str = ""  #: likewise
+    compression: str = ""  #: likewise
     exchange: str = "auto"  #: how tensors travel between processes of one host: auto, tcp or shm
     role: str = "*"
     user: str = ""  #: empty: the user running the driver

@@ -78,12 +78,20 @@ class Job:
             spec = replace(spec, engine=options.engine)
         if options.precision:
             spec = replace(spec, precision=options.precision)
+        if options.sync:
+            spec = replace(spec, sync=options.sync)
+        if options.compression:
+            spec = replace(spec, compression=options.compression)
         spec.check()
         if options.profile is not None:
             print(profile_step(spec, options.profile), flush=True)
             return Outcome()
         if options.resume and not self._checkpoint_url:
             raise UsageError("--resume needs checkpoints: call job.checkpoint(directory, trigger) in the script")
+        if options.server_replicas and spec.sync != "sync":
+            raise UsageError(
+                f"--server-replicas repeats steps to the bit, which --sync {spec.sync} cannot: leave out one of the two"
+            )
         master = parse_master(options.master)
         plan = self._plan(spec, options, master)
         if self._summary_directory is not None:
@@ -103,7 +111,8 @@ class Job:
                 embedded=cluster is not None,
                 driver_host=host,
                 samples_per_epoch=len(spec.dataset),
-                batch_size=spec.batch_size,
+                batch_size=spec.step_samples,
+                caveat=spec.caveat,
                 summary_directory=str(self._summary_directory or ""),
                 begun_s=time.time(),
             )
@@ -114,7 +123,7 @@ class Job:
             )
             if cluster is not None and outcome.worn_out and not outcome.detail:
                 outcome = replace(outcome, detail=first_complaint(cluster.directory))
-        reporter.finish(outcome)
+        reporter.finish(replace(outcome, caveat=record.caveat))
         if options.verbose:
             print(run.phases.line(), flush=True)
         return outcome
@@ -159,6 +168,10 @@ class TrainingJob(Job):
         precision: "fp32", or "bf16" (engine onednn).
         weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach.
         clip: optim.ClipValue(low, high) or optim.ClipNorm(max_norm); None for no gradient clipping.
+        sync: "sync": gradients of a step are added up, then applied; "async": each batch's gradient is applied when it
+            arrives; "ssp:S": likewise, but at most S updates after what it was computed with.
+        accumulate: batches whose gradients are added up (to their mean) before the weights are updated.
+        compression: of gradients on their way to the servers: "none", "bf16", "fp16", "topk:RATIO", "8bit", "1bit".
     """
 
     def __init__(
@@ -175,6 +188,9 @@ class TrainingJob(Job):
         precision: str = "fp32",
         weights: str | os.PathLike[str] = "",
         clip: Clip | None = None,
+        sync: str = "sync",
+        accumulate: int = 1,
+        compression: str = "none",
     ) -> None:
         super().__init__()
         self._spec = TrainingSpec(
@@ -190,6 +206,9 @@ class TrainingJob(Job):
             precision=precision,
             weights=absolute_url(weights) if weights else "",
             clip=clip,
+            sync=sync,
+            accumulate=accumulate,
+            compression=compression,
         )
 
     def validate(
@@ -225,7 +244,11 @@ def _state(place: str, job_id: str) -> Iterator[StateStore]:
     states = job_states(place)
     store = states.store(job_id)
     try:
-        job_record.forget_old(states)
+        try:
+            states.prepare()
+            job_record.forget_old(states)
+        except StateError as error:
+            raise UsageError(f"{error}; name a place for the job's state with --state") from None
         yield store
     finally:
         store.close()

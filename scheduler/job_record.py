@@ -20,10 +20,11 @@ class JobRecord:
     plan: JobPlan
     master: str  #: "host:port" or "zk://..."
     embedded: bool  #: the master is that of local[N], which ends with the driver that started it
-    driver_host: str  #: address of the control channel; empty: found out
+    driver_host: str  #: address of the first driver's control channel
     samples_per_epoch: int
     batch_size: int
     summary_directory: str = ""  #: empty: no TensorBoard files
+    caveat: str = ""  #: why another run may end with other weights; empty where it does not
     begun_s: float = 0.0  #: wall clock, seconds since the epoch; for people
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -131,20 +132,22 @@ def _check(address: str) -> None:
     raise UsageError(f"what answers at {address} is not a Mesos master; check --master")
 
 
-def framework_named(address: str, name: str) -> str:
-    """Id of the framework of that name at the leading master; empty if there is none, or the master does not say."""
-    connection = http.client.HTTPConnection(*parse_address(address), timeout=CONNECT_TIMEOUT_S)
+def framework_named(address: str, name: str, credential: str | None = None) -> str:
+    """Id of the framework of that name at the leading master; empty if there is none, or the master does not say.
+
+    `credential` is the value of an Authorization header, for masters that want one.
+    """
+    headers = {"Authorization": credential} if credential else {}
     try:
-        connection.request("GET", "/frameworks")
-        response = connection.getresponse()
-        body = response.read()
+        with contextlib.closing(http_connection(address, CONNECT_TIMEOUT_S, Tls.of(os.environ))) as connection:
+            connection.request("GET", "/frameworks", headers=headers)
+            response = connection.getresponse()
+            body = response.read()
         if response.status != http.client.OK:
             return ""
         frameworks = json.loads(body).get("frameworks", [])
     except (OSError, http.client.HTTPException, ValueError):
         return ""
-    finally:
-        connection.close()
     return next((str(item["id"]) for item in frameworks if item.get("name") == name), "")
 
 

@@ -23,6 +23,7 @@ class Outcome:
     step: int = 0
     epoch: int = 0
     weights_sha256: str = ""
+    caveat: str = ""  #: why another run may end with other weights; empty where it does not
     metrics: Mapping[str, float] = field(default_factory=dict)
     superseded: bool = False  #: another driver has taken over; this one has left everything as it is
 

@@ -181,4 +181,5 @@ def print_results(out: IO[str], outcome: Outcome) -> None:
         return
     for line in display(outcome.metrics):
         print(line, file=out)
-    print(f"weights sha256: {outcome.weights_sha256}", file=out, flush=True)
+    of = f" (of this run; others differ, since {outcome.caveat})" if outcome.caveat else ""
+    print(f"weights sha256: {outcome.weights_sha256}{of}", file=out, flush=True)

@@ -71,6 +71,9 @@ class StateStore(Protocol):
 class JobStates(Protocol):
     """The states of all jobs in one place."""
 
+    def prepare(self) -> None:
+        """Makes sure that a job can be begun here. Raises StateError."""
+
     def ids(self) -> list[str]:
         """Known jobs, sorted. Raises StateError."""
 

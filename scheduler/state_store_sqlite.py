@@ -156,6 +156,14 @@ class SqliteStates:
     def __str__(self) -> str:
         return str(self._directory)
 
+    def prepare(self) -> None:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateError(f"cannot create {self._directory}: {error.strerror}") from error
+        if not os.access(self._directory, os.W_OK | os.X_OK):
+            raise StateError(f"cannot write to {self._directory}")
+
     def ids(self) -> list[str]:
         return sorted(path.parent.name for path in self._directory.glob(f"*/{FILE_NAME}"))
 

@@ -70,6 +70,10 @@ class ZooKeeperStates:
             self._client = client
         return self._client
 
+    def prepare(self) -> None:
+        with _errors(self) as client:
+            client.ensure_path(self._url.path)
+
     def ids(self) -> list[str]:
         with _errors(self):
             try:
@@ -99,7 +103,7 @@ class ZooKeeperStore:
 
     def create(self, records: Mapping[str, Json]) -> None:
         with _errors(self._states) as client:
-            client.ensure_path(self._path.rpartition("/")[0])
+            self._states.prepare()
             transaction = client.transaction()
             transaction.create(self._path)
             transaction.create(f"{self._path}/driver", _driver_data(1))

@@ -1,7 +1,10 @@
 """What holds for every test."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 
 from hypothesis import settings
 
@@ -16,3 +19,8 @@ if os.environ.get("CI"):
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)
+
+# No test writes into the state directory of whoever runs it.
+_state = tempfile.mkdtemp(prefix="mesograd-test-state-")
+atexit.register(shutil.rmtree, _state, ignore_errors=True)
+os.environ["MESOGRAD_STATE"] = os.path.join(_state, "jobs")

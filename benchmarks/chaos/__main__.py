@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import IO
 
 from benchmarks.chaos.job import BATCH, SAMPLES
 from benchmarks.chaos.network import Drops, enter_namespace
@@ -50,35 +51,54 @@ class Log:
 
 
 class Run:
-    """One `mesograd run` of the job; its lines go to `log` as they come."""
+    """The drivers of one job, one after the other; their lines go to `log` as they come."""
 
-    def __init__(self, master: str, epochs: int, pace_s: float, checkpoints: Path, log: Log) -> None:
+    def __init__(self, master: str, epochs: int, pace_s: float, directory: Path, log: Log) -> None:
         self.lines: list[str] = []
         self._log = log
-        command = [
-            sys.executable, "-m", "scheduler.cli", "run", "--master", master, "--workers", str(WORKERS),
-            "--servers", str(SERVERS), "--cpus-per-worker", "1", "--mem-per-worker", "256", str(JOB),
-            "--epochs", str(epochs), "--pace", str(pace_s), "--checkpoints", str(checkpoints),
-        ]  # fmt: skip
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "MESOGRAD_HOME": str(checkpoints.parent / "home"),
-                 "MESOGRAD_MESOS": os.environ.get("MESOGRAD_MESOS", str(ROOT / ".cache" / "mesos"))},
+        self._home = directory / "home"
+        self._readers: list[threading.Thread] = []
+        self._waits = False  # for attach()
+        self._start(
+            "--master", master, "--workers", str(WORKERS), "--servers", str(SERVERS), "--mem-per-worker", "256",
+            str(JOB), "--epochs", str(epochs), "--pace", str(pace_s), "--checkpoints", str(directory / "checkpoints"),
         )  # fmt: skip
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def _read(self) -> None:
+    def _start(self, *arguments: str) -> None:
+        mesos = os.environ.get("MESOGRAD_MESOS", str(ROOT / ".cache" / "mesos"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "scheduler.cli", "run", *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MESOGRAD_HOME": str(self._home), "MESOGRAD_MESOS": mesos},
+        )  # fmt: skip
+        self._waits = False
         assert self.process.stdout is not None
-        with self.process.stdout as output:
+        self._readers.append(threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True))
+        self._readers[-1].start()
+
+    def _read(self, output: IO[str]) -> None:
+        with output:
             for line in output:
                 self.lines.append(line.rstrip("\n"))
                 if not re.match(r"step |epoch |checkpoint ", line):
                     self._log(f"job    {self.lines[-1]}")
 
+    def kill(self) -> bool:
+        """Kills the driver, if it has come so far that another one could go on."""
+        if self.process.poll() is not None or not list(self._home.glob("jobs/*/state.sqlite")):
+            return False
+        self._waits = True
+        self.process.kill()
+        self.process.wait()
+        return True
+
+    def attach(self) -> None:
+        """Starts a driver that goes on in the place of the one that was killed."""
+        self._start("--attach")
+
     @property
-    def has_begun(self) -> bool:
-        return any(line.startswith(("step ", "epoch ")) for line in self.lines)
+    def is_going(self) -> bool:
+        return self._waits or self.process.poll() is None
 
     def finish(self, timeout_s: float) -> int:
         try:
@@ -88,7 +108,8 @@ class Run:
             self.process.wait()
             return -1
         finally:
-            self._reader.join(10)
+            for reader in self._readers:
+                reader.join(10)
 
     @property
     def weights(self) -> str:
@@ -103,8 +124,10 @@ class Run:
 def disturb(world: World, run: Run, options: argparse.Namespace) -> None:
     """Lets the faults of the seed happen while the job runs."""
     faults = draw(options.seed, options.minutes * 60, options.longest, options.network)
+    while run.is_going and not world.tasks("worker"):
+        time.sleep(0.1)
     begun = time.monotonic()
-    while run.process.poll() is None:
+    while run.is_going:
         now = time.monotonic() - begun
         world.mend(now)
         while faults and faults[0].at_s <= now:
@@ -156,10 +179,10 @@ def main() -> int:
         quiet = Run(cluster.master, epochs, 0.0, Path(name) / "quiet", log)
         quiet.finish(options.minutes * 60 + END_S)
         drops = Drops() if options.network else None
-        world = World(cluster, drops, log)
         log.restart()
         print(f"disturbed for {options.minutes:g} min:", flush=True)
-        run = Run(cluster.master, epochs, PACE_S, Path(name) / "checkpoints", log)
+        run = Run(cluster.master, epochs, PACE_S, Path(name) / "disturbed", log)
+        world = World(cluster, run, drops, log)
         try:
             disturb(world, run, options)
             code = run.finish(10)

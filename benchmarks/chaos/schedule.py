@@ -20,13 +20,14 @@ KINDS = {
     "kill server": 2,
     "stop server": 2,
     "kill zookeeper": 1,
+    "kill driver": 2,
     "cut off server": 2,
     "lose packets of server": 2,
     "cut off master": 1,
 }
 NETWORK = frozenset({"cut off server", "lose packets of server", "cut off master"})
 #: Whatever else is drawn, these come first, so that a short run shows the most.
-ALWAYS = ("kill worker", "kill leading master", "kill server", "kill agent")
+ALWAYS = ("kill worker", "kill leading master", "kill server", "kill agent", "kill driver")
 
 FIRST_S = 3.0
 GAP_S = (2.0, 12.0)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -16,15 +17,29 @@ from scheduler.cluster import EmbeddedCluster
 from scheduler.cluster_errors import ClusterError
 
 RESTART_S = 8.0  # a daemon that was killed is back after that at the latest
+DRIVER_S = 5.0  # and so is a driver
 CUT_S = 10.0  # traffic is cut off for no longer
 LOSS = 0.2  # of segments, where packets are lost
+
+
+class Driver(Protocol):
+    """What can be done to the job's driver."""
+
+    def kill(self) -> bool:
+        """Kills it (SIGKILL); returns whether it was there."""
+
+    def attach(self) -> None:
+        """Starts another one in its place."""
 
 
 class World:
     """Carries faults out and mends what they broke; `log` gets a line for each."""
 
-    def __init__(self, cluster: EmbeddedCluster, drops: Drops | None, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, cluster: EmbeddedCluster, driver: Driver, drops: Drops | None, log: Callable[[str], None]
+    ) -> None:
         self.cluster = cluster
+        self._driver = driver
         self.fired: list[str] = []
         self._drops = drops
         self._log = log
@@ -50,6 +65,12 @@ class World:
     def _fire(self, action: str, what: str, fault: Fault, now: float) -> str:
         if what in ("leading master", "standing-by master", "agent", "agent with executors", "zookeeper"):
             return self._fire_at_daemon(action, what, fault, now)
+        if what == "driver":
+            if not self._driver.kill():
+                return ""
+            lasts_s = min(fault.lasts_s, DRIVER_S)
+            self._mends.append((now + lasts_s, "the driver is started again", self._driver.attach))
+            return f"away for {lasts_s:.1f} s"
         if action in ("cut", "lose"):
             return self._drop(fault, now)
         victims = self.tasks(what) if what != "executor" else self.executors()

@@ -34,6 +34,7 @@ class LayerCall:
         gradients: Arrayed,
     ) -> None:
         self.node = node
+        self._repeat = graph.values[node.sources[0]].repeat if node.sources else 1
         self._shapes: list[Shape] = [graph.values[value].shape(batch) for value in node.outputs]
         self._parameters = parameters
         statistics = {p.spec.name for p in node.parameters if p.spec.kind == "statistic"}
@@ -52,8 +53,8 @@ class LayerCall:
         self._context.saved = {}
         try:
             outputs = self.node.layer.forward_many(inputs, self._parameters, self._context)
-        except InputError as error:  # of the values, such as an id that is out of range
-            raise InputError(f"layer {self.node.name} ({self.node.layer.kind}): {error}") from None
+        except InputError as error:
+            raise named(error, self.node, self._repeat) from None
         outputs = tuple(
             self._checked(value, shape, spec.dtype, "forward")
             for value, shape, spec in zip(outputs, self._shapes, self.node.output_specs, strict=True)
@@ -89,6 +90,16 @@ class LayerCall:
             where = f"layer {self.node.name} ({self.node.layer.kind})"
             raise InputError(f"{where}: {method} must return shape {shape}, returned {np.shape(value)}")
         return np.asarray(value, dtype=dtype)
+
+
+def named(error: InputError, node: Node, repeat: int) -> InputError:
+    """An error of a node's values, such as of an id that is out of range, with the name of its layer.
+
+    Args:
+        repeat: how many rows a sample has in what the node takes.
+    """
+    sample = None if error.sample is None else error.sample // repeat
+    return InputError(f"layer {node.name} ({node.layer.kind}): {error}", sample)
 
 
 def views(node: Node, flat: Array) -> Arrayed:

@@ -15,7 +15,53 @@ from compute.nn.window import Window
 from compute.spec import Shape
 
 
-class Convolution(Spatial):
+class Kernels(Spatial):
+    """Base of convolutions and transposed ones: the arguments that both take, and their parameters."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...],
+        dilation: int | tuple[int, ...],
+        groups: int,
+        bias: bool,
+        weight_init: Initializer | None,
+        bias_init: Initializer | None,
+        name: str | None,
+    ) -> None:
+        super().__init__(name)
+        positive(self.kind, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if in_channels % groups or out_channels % groups:
+            raise InputError(
+                f"{self.kind}: groups must divide in_channels and out_channels, got {groups} for {in_channels} and "
+                f"{out_channels}"
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.kernel_size = sizes(self.kind, "kernel_size", kernel_size, self.rank, 1)
+        self.stride = sizes(self.kind, "stride", stride, self.rank, 1)
+        self.dilation = sizes(self.kind, "dilation", dilation, self.rank, 1)
+        self.bias = bias
+        default = FanIn(math.prod(self.weight_shape[1:]))
+        self.weight_init = weight_init or default
+        self.bias_init = bias_init or default
+
+    @property
+    def weight_shape(self) -> Shape:
+        """Of the parameter `weight`."""
+        raise NotImplementedError
+
+    def parameters(self, input_shape: Shape) -> list[Parameter]:
+        weight = Parameter("weight", self.weight_shape, self.weight_init)
+        if not self.bias:
+            return [weight]
+        return [weight, Parameter("bias", (self.out_channels,), self.bias_init)]
+
+
+class Convolution(Kernels):
     """Base of Conv1d, Conv2d and Conv3d."""
 
     def __init__(
@@ -32,25 +78,15 @@ class Convolution(Spatial):
         bias_init: Initializer | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(name)
-        positive(self.kind, in_channels=in_channels, out_channels=out_channels, groups=groups)
-        if in_channels % groups or out_channels % groups:
-            raise InputError(
-                f"{self.kind}: groups must divide in_channels and out_channels, got {groups} for {in_channels} and "
-                f"{out_channels}"
-            )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.groups = groups
-        self.kernel_size = sizes(self.kind, "kernel_size", kernel_size, self.rank, 1)
-        self.stride = sizes(self.kind, "stride", stride, self.rank, 1)
-        self.dilation = sizes(self.kind, "dilation", dilation, self.rank, 1)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, dilation, groups, bias, weight_init, bias_init, name
+        )
         self.padding, self.padding_end = self._paddings(padding)
         self.window = Window(self.kernel_size, self.stride, self.padding, self.dilation)
-        self.bias = bias
-        default = FanIn(in_channels // groups * math.prod(self.kernel_size))
-        self.weight_init = weight_init or default
-        self.bias_init = bias_init or default
+
+    @property
+    def weight_shape(self) -> Shape:
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
     def _paddings(self, padding: int | tuple[int, ...] | str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if isinstance(padding, str):
@@ -69,13 +105,6 @@ class Convolution(Spatial):
         if min(out) < 1:
             raise InputError(f"the kernel {self.window.span} is larger than the padded image")
         return (self.out_channels, *out)
-
-    def parameters(self, input_shape: Shape) -> list[Parameter]:
-        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        weight = Parameter("weight", shape, self.weight_init)
-        if not self.bias:
-            return [weight]
-        return [weight, Parameter("bias", (self.out_channels,), self.bias_init)]
 
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
         out = self.output_shape(x.shape[1:])[1:]

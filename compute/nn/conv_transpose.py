@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 from compute.errors import InputError
-from compute.nn.conv import channel_sums
+from compute.nn.conv import Kernels, channel_sums
 from compute.nn.convolution import convolve, convolve_grad_input, convolve_grad_weight
-from compute.nn.init import FanIn, Initializer
+from compute.nn.init import Initializer
 from compute.nn.layer import Array, Arrayed, LayerContext
-from compute.nn.module import Parameter, positive, sizes
-from compute.nn.spatial import Spatial
+from compute.nn.module import sizes
 from compute.nn.window import Window
 from compute.spec import Shape
 
 
-class TransposedConvolution(Spatial):
+class TransposedConvolution(Kernels):
     """Base of ConvTranspose1d, ConvTranspose2d and ConvTranspose3d."""
 
     def __init__(
@@ -34,31 +32,21 @@ class TransposedConvolution(Spatial):
         bias_init: Initializer | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(name)
-        positive(self.kind, in_channels=in_channels, out_channels=out_channels, groups=groups)
-        if in_channels % groups or out_channels % groups:
-            raise InputError(
-                f"{self.kind}: groups must divide in_channels and out_channels, got {groups} for {in_channels} and "
-                f"{out_channels}"
-            )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.groups = groups
-        self.kernel_size = sizes(self.kind, "kernel_size", kernel_size, self.rank, 1)
-        self.stride = sizes(self.kind, "stride", stride, self.rank, 1)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, dilation, groups, bias, weight_init, bias_init, name
+        )
         self.padding = sizes(self.kind, "padding", padding, self.rank, 0)
         self.output_padding = sizes(self.kind, "output_padding", output_padding, self.rank, 0)
-        self.dilation = sizes(self.kind, "dilation", dilation, self.rank, 1)
         limits = zip(self.output_padding, self.stride, self.dilation, strict=True)
         if any(extra >= max(s, d) for extra, s, d in limits):
             raise InputError(
                 f"{self.kind}: output_padding must be smaller than stride or dilation, got {self.output_padding}"
             )
         self.window = Window(self.kernel_size, self.stride, self.padding, self.dilation)
-        self.bias = bias
-        default = FanIn(out_channels // groups * math.prod(self.kernel_size))
-        self.weight_init = weight_init or default
-        self.bias_init = bias_init or default
+
+    @property
+    def weight_shape(self) -> Shape:
+        return (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         size = self.check(input_shape, self.in_channels)
@@ -71,13 +59,6 @@ class TransposedConvolution(Spatial):
         if min(out) < 1:
             raise InputError(f"nothing is left of the output {out} after its padding {self.padding} is cut off")
         return (self.out_channels, *out)
-
-    def parameters(self, input_shape: Shape) -> list[Parameter]:
-        shape = (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
-        weight = Parameter("weight", shape, self.weight_init)
-        if not self.bias:
-            return [weight]
-        return [weight, Parameter("bias", (self.out_channels,), self.bias_init)]
 
     def forward(self, x: Array, parameters: Arrayed, context: LayerContext) -> Array:
         size = self.output_shape(x.shape[1:])[1:]

@@ -262,7 +262,8 @@ def check_ids(ids: Ids, count: int) -> None:
         position = f" at position {where}" if where else ""
         raise InputError(
             f"id {ids[place]} in sample {place[0]} of the batch{position} is not in "
-            f"0..{count - 1}; give the layer one row per id"
+            f"0..{count - 1}; give the layer one row per id",
+            int(place[0]),
         )
 
 

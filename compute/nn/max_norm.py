@@ -44,9 +44,11 @@ class MaxNorm:
     def _norm(self, rows: Array) -> Array:
         """(m, 1)."""
         if self.power == 2:
-            return np.sqrt(np.einsum("md,md->m", rows, rows))[:, None]
-        sums: Array = (np.abs(rows) ** self.power).sum(axis=1, keepdims=True) ** (1 / self.power)
-        return sums
+            norms: Array = np.sqrt(np.einsum("md,md->m", rows, rows))[:, None]
+        else:
+            norms = (np.abs(rows) ** self.power).sum(axis=1, keepdims=True) ** (1 / self.power)
+        return norms
 
     def _factor(self, norm: Array) -> Array:
-        return np.where(norm > self.limit, self.limit / (norm + TINY), np.float32(1))
+        factor: Array = np.where(norm > self.limit, self.limit / (norm + TINY), np.float32(1))
+        return factor

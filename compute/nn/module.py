@@ -56,15 +56,18 @@ class Module(Described):
         name: how messages, checkpoints and summaries call it. By default its class and its place in the model.
     """
 
+    # Of the class, so that users' layers may do without super().__init__().
+    name: str | None = None
+    frozen: bool = False
+    weight_regularizer: Regularizer | None = None
+    bias_regularizer: Regularizer | None = None
+    weight_rate_scale: float = 1.0
+    bias_rate_scale: float = 1.0
+
     def __init__(self, name: str | None = None) -> None:
         if name is not None and (not name or "." in name or any(c.isspace() for c in name)):
             raise InputError(f"a layer's name must have no dots or spaces and not be empty, got {name!r}")
         self.name = name
-        self.frozen = False
-        self.weight_regularizer: Regularizer | None = None
-        self.bias_regularizer: Regularizer | None = None
-        self.weight_rate_scale = 1.0
-        self.bias_rate_scale = 1.0
 
     @property
     def kind(self) -> str:

@@ -141,7 +141,7 @@ def check_lengths(lengths: NDArray[np.int64], times: int) -> None:
     wrong = (lengths < 1) | (lengths > times)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise InputError(f"the length {lengths[row]} of sample {row} of the batch is not in 1..{times}")
+        raise InputError(f"the length {lengths[row]} of sample {row} of the batch is not in 1..{times}", row)
 
 
 def time_major(x: Array) -> Array:

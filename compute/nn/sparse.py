@@ -251,7 +251,7 @@ def _packed(x: Array, chosen: NDArray[np.bool_], size: int, what: str) -> tuple[
     counts = np.count_nonzero(chosen, axis=1)
     if counts.max() > size:
         sample = int(counts.argmax())
-        raise InputError(f"sample {sample} of the batch has {counts[sample]} {what}, at most {size} were said")
+        raise InputError(f"sample {sample} of the batch has {counts[sample]} {what}, at most {size} were said", sample)
     rows, places = np.nonzero(chosen)
     targets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     ids = np.full((len(x), size), PADDING, dtype=np.int64)

@@ -196,7 +196,8 @@ def _levels(left: Ids, right: Ids, leaves: Ids, nodes: int) -> list[Ids]:
         ready = done[offsets[waiting] + left[waiting]] & done[offsets[waiting] + right[waiting]]
         if not ready.any():
             sample, node = divmod(int(waiting[0]), nodes)
-            raise InputError(f"node {node} of the tree of sample {sample} has a child that is empty or above itself")
+            text = f"node {node} of the tree of sample {sample} has a child that is empty or above itself"
+            raise InputError(text, sample)
         found.append(waiting[ready])
         done[found[-1]] = True
         waiting = waiting[~ready]
@@ -215,5 +216,6 @@ def _check(tree: Ids, words: int) -> None:
         row = tuple(int(value) for value in tree[sample, node])
         raise InputError(
             f"node {node} of the tree of sample {sample} is {row}; it must be (-1, -1, word) with a word in "
-            f"0..{words - 1}, (left, right, -1) with nodes in 0..{nodes - 1}, or (-1, -1, -1)"
+            f"0..{words - 1}, (left, right, -1) with nodes in 0..{nodes - 1}, or (-1, -1, -1)",
+            sample,
         )

@@ -107,7 +107,7 @@ def masked(added: bool) -> nn.Module:
     ids = nn.Input()
     x = nn.Embedding(11, 16)(ids)
     mask = nn.Squeeze(1)(nn.Embedding(11, 1)(ids)) if added else ids
-    y = nn.ScaledDotProductAttention(2, causal=added)(x, x, x, mask)
+    y = nn.ScaledDotProductAttention(2, causal=added, dropout=0.1 * added)(x, x, x, mask)
     return nn.Graph(ids, last(16)(y))
 
 

@@ -1,7 +1,7 @@
 """The task's end of the control channel, against a real gRPC server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,7 +27,34 @@ class Driver:
         self.break_after = 0  # messages of the first stream
         self.refusal: grpc.StatusCode | None = None
 
+        self.heard_by_task: list[control.DriverMessage] = []
+        self._replies: asyncio.Queue[control.DriverMessage | None] = asyncio.Queue()
+
+    def say(self, message: control.DriverMessage) -> None:
+        """Says it on the stream there is, or on the next one."""
+        self._replies.put_nowait(message)
+
+    def hang_up(self) -> None:
+        """Ends the stream."""
+        self._replies.put_nowait(None)
+
     async def attach(self, requests: Any, context: Any) -> None:
+        reader = asyncio.create_task(self._read(requests, context))
+        writer = asyncio.create_task(self._write(context))
+        try:
+            done, _ = await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _write(self, context: Any) -> None:
+        while (message := await self._replies.get()) is not None:
+            await context.write(message)
+
+    async def _read(self, requests: Any, context: Any) -> None:
         self.streams += 1
         if self.refusal is not None:
             await context.abort(self.refusal, "not you")
@@ -52,7 +79,7 @@ async def connected(driver: Driver) -> AsyncIterator[ControlClient]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        yield ControlClient(f"127.0.0.1:{port}", "secret", HELLO, lambda message: None)
+        yield ControlClient(f"127.0.0.1:{port}", "secret", HELLO, driver.heard_by_task.append)
     finally:
         await server.stop(None)
 
@@ -96,6 +123,105 @@ def test_last_words_are_said_again_on_the_next_stream() -> None:
             await client.close(10)
             await running
             assert [m.WhichOneof("body") for m in driver.received] == ["hello", "failure", "hello", "failure"]
+
+    asyncio.run(work())
+
+
+def progress(step: int, epoch: int = 0) -> control.TaskMessage:
+    told = control.Progress(steps=[control.StepReport(step=step)])
+    if epoch:
+        told.epochs.append(control.EpochReport(epoch=epoch))
+    return control.TaskMessage(progress=told)
+
+
+def steps(messages: list[control.TaskMessage]) -> list[int]:
+    return [report.step for message in messages for report in message.progress.steps]
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not done():
+            await asyncio.sleep(0.01)
+
+
+def test_progress_is_told_again_until_it_is_acknowledged() -> None:
+    """And the end is told behind it, however often the driver dies."""
+
+    async def work() -> None:
+        driver = Driver()
+        async with connected(driver) as client:
+            running = asyncio.create_task(client.run())
+            for step in (1, 2, 3):
+                client.send(progress(step))
+                await until(lambda step=step: step in steps(driver.received))  # type: ignore[misc]
+            driver.say(control.DriverMessage(acknowledged=control.Acknowledged(sequence=2)))
+            driver.say(control.DriverMessage(stop=control.Stop()))  # has been heard: so was what came before
+            await until(lambda: bool(driver.heard_by_task))
+            client.send(control.TaskMessage(finished=control.Finished(step=3)))
+            await until(lambda: driver.received[-1].HasField("finished"))
+            driver.received.clear()
+            driver.hang_up()
+            await until(lambda: bool(driver.received) and driver.received[-1].HasField("finished"))
+            assert [m.WhichOneof("body") for m in driver.received] == ["hello", "progress", "finished"]
+            assert steps(driver.received) == [3]
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(work())
+
+
+def test_while_the_driver_is_away_progress_grows_into_few_messages() -> None:
+    async def work() -> None:
+        driver = Driver()
+        async with connected(driver) as client:
+            for step in range(1, 2501):
+                client.send(progress(step, epoch=step // 1200 if step % 1200 == 0 else 0))
+            running = asyncio.create_task(client.run())
+            await until(lambda: len(steps(driver.received)) == 2500)
+            assert steps(driver.received) == list(range(1, 2501))
+            messages = driver.received[1:]
+            assert len(messages) <= 6
+            assert [m.sequence for m in messages] == list(range(1, len(messages) + 1))
+            last = [m.progress.steps[-1].step for m in messages if m.progress.epochs]
+            assert last == [1200, 2400], "an epoch's end is told behind its last step, before the next one's first"
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(work())
+
+
+def test_a_driver_that_moved_is_followed_even_if_the_old_one_hangs() -> None:
+    async def work() -> None:
+        old, new = Driver(), Driver()
+        async with connected(old) as client, connected(new) as other:
+            running = asyncio.create_task(client.run())
+            client.send(progress(1))
+            await until(lambda: steps(old.received) == [1])
+            client.move(other._address)
+            await until(lambda: steps(new.received) == [1])
+            assert new.received[0].hello == HELLO
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(work())
+
+
+def test_another_jobs_driver_at_the_old_address_dismisses_nobody() -> None:
+    async def work() -> None:
+        driver = Driver()
+        async with connected(driver) as client:
+            running = asyncio.create_task(client.run())
+            driver.say(control.DriverMessage(stop=control.Stop()))
+            await until(lambda: bool(driver.heard_by_task))
+            driver.refusal = grpc.StatusCode.UNAUTHENTICATED
+            driver.hang_up()
+            await until(lambda: driver.streams >= 3)
+            assert not running.done()
+            driver.refusal = None
+            driver.received.clear()
+            await until(lambda: bool(driver.received))
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(work())
 

@@ -24,6 +24,7 @@ from executor.lease_book import (
     Report,
     Resumable,
 )
+from executor.leases import OVERDUE_FACTOR
 from executor.reduction_tree import Node, Partial, ReductionTree
 from executor.step_plan import StepPlan, index_hashes
 from proto import control_pb2 as control
@@ -232,14 +233,32 @@ def test_a_stopped_workers_lease_goes_to_another() -> None:
     simulation = Simulation(make_spec(8, 8, 1))
     simulation.join("stopped")
     (grant,) = simulation.leases["stopped"]
-    simulation.join("other")
-    assert simulation.leases["other"] == []
-    simulation.now = grant.lease_s - 0.01
-    simulation.do(simulation.book.tick(simulation.now))
-    assert simulation.leases["other"] == []
     simulation.now = grant.lease_s
     simulation.do(simulation.book.tick(simulation.now))
+    simulation.join("other")
     assert [g.index for g in simulation.leases["other"]] == [grant.index]
+
+
+def test_an_overdue_lease_goes_to_an_idle_worker_as_well_before_it_expires() -> None:
+    simulation = Simulation(make_spec(16, 8, 1))
+    simulation.join("late")
+    (grant,) = simulation.leases["late"]
+    simulation.join("other")
+    due = OVERDUE_FACTOR * 4 * 0.01  # four micro-batches
+    simulation.now = due - 0.001
+    simulation.do(simulation.book.tick(simulation.now))
+    assert simulation.leases["other"] == []
+    simulation.now = due
+    assert simulation.book.next_deadline() == pytest.approx(due)
+    simulation.do(simulation.book.tick(simulation.now))
+    (copy,) = simulation.leases["other"]
+    assert (copy.step, copy.first, copy.last) == (grant.step, grant.first, grant.last)
+    simulation.deliver("other", simulation.leases["other"].pop())
+    assert simulation.committed == [1]
+    simulation.deliver("late", simulation.leases["late"].pop(0))  # dropped
+    assert simulation.committed == [1]
+    simulation.finish()
+    check_whole(simulation, 1)
 
 
 def test_a_dead_workers_lease_goes_to_another_at_once() -> None:
@@ -253,18 +272,21 @@ def test_a_dead_workers_lease_goes_to_another_at_once() -> None:
 def test_renewing_keeps_a_lease() -> None:
     simulation = Simulation(make_spec(8, 8, 1))
     simulation.join("slow")
-    simulation.join("other")
     for _ in range(5):
         simulation.now += MIN_LEASE_S * 0.9
         simulation.do(simulation.book.renewed("slow", simulation.now))
         simulation.do(simulation.book.tick(simulation.now))
-    assert simulation.leases["other"] == []
+    simulation.join("first")
+    assert len(simulation.leases["first"]) == 1  # a copy
+    simulation.join("second")
+    assert simulation.leases["second"] == []
 
 
 def test_two_workers_share_a_step() -> None:
     simulation = Simulation(make_spec(48, 16, 1))
     simulation.join("a")
     simulation.join("b")
+    simulation.now = 4 * 0.01
     simulation.deliver("a", simulation.leases["a"].pop(0))  # step 1, granted while alone
     shares = [[(g.step, g.first, g.last) for g in simulation.leases[w]] for w in "ab"]
     assert sorted(shares) == [[(2, 0, 2)], [(2, 2, 4)]]

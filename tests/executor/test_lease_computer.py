@@ -51,11 +51,11 @@ class Noise(data.Transform):
         return x + stream.uniform(x.shape), target
 
 
-def load(dataset: data.Dataset) -> LoadedJob:
+def load(dataset: data.Dataset, micro_batches: int = 4) -> LoadedJob:
     model = nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax())
-    spec = TrainingSpec(model, nn.NLLLoss(), dataset, optim.SGD(0.1), BATCH, trigger.max_epoch(2), micro_batches=4,
-                        seed=SEED, engine="numpy")  # fmt: skip
-    return LoadedJob(control.Job(), spec, StepPlan(len(dataset), BATCH, 4))
+    spec = TrainingSpec(model, nn.NLLLoss(), dataset, optim.SGD(0.1), BATCH, trigger.max_epoch(2),
+                        micro_batches=micro_batches, seed=SEED, engine="numpy")  # fmt: skip
+    return LoadedJob(control.Job(), spec, StepPlan(len(dataset), BATCH, micro_batches))
 
 
 @pytest.fixture(params=[0.0, 1000.0], ids=["threads", "inline"])
@@ -125,6 +125,18 @@ def test_a_damaged_record_fails_the_lease_that_needs_it(computer: LeaseComputer)
         computer.train(grant(2, 2, 0, 4), lambda: None)
     source.broken = -1
     assert computer.train(grant(2, 2, 0, 4), lambda: None).samples == 16
+
+
+def test_a_wrong_label_is_told_with_its_record() -> None:
+    source = Slow()
+    source.y[29] = 3
+    made = LeaseComputer(load(data.Dataset(source), micro_batches=1), 1)
+    step, place = divmod(int(np.flatnonzero(made._job.spec.dataset.order(SEED, 1) == 29)[0]), BATCH)
+    try:
+        with pytest.raises(InputError, match=rf"^sample 29: label 3 is not in 0..2 \(sample {place} of the batch\)"):
+            made.train(grant(step + 1, 0, 0, 1), lambda: None)
+    finally:
+        made.close()
 
 
 def test_the_next_lease_is_guessed_while_guesses_prove_right() -> None:

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compute.optim import sum_block
-from executor.reduction_tree import root_level
-from executor.step_plan import StepPlan, index_hashes, lease_level, lease_nodes, slice_bounds
+from executor.step_plan import StepPlan, index_hashes, slice_bounds
 
 plans = st.builds(
     StepPlan,
@@ -32,19 +31,6 @@ def test_an_epoch_covers_every_position_once(plan: StepPlan, epoch: int) -> None
             positions.extend(range(begin, end))
         assert len(positions) - before == plan.step_samples(step)
     assert positions == list(range(plan.samples))
-
-
-@given(st.integers(1, 64), st.integers(1, 40))
-def test_leases_cover_a_step_and_occupy_the_workers(leaves: int, workers: int) -> None:
-    level = lease_level(leaves, workers)
-    assert 0 <= level <= root_level(leaves)
-    covered = [leaf for node in lease_nodes(leaves, level) for leaf in range(*node.leaves(leaves))]
-    assert covered == list(range(leaves))
-
-
-def test_equal_workers_get_one_lease_each_when_they_are_a_power_of_two() -> None:
-    assert [len(lease_nodes(8, lease_level(8, workers))) for workers in (1, 2, 4, 8)] == [1, 2, 4, 8]
-    assert len(lease_nodes(8, lease_level(8, 3))) == 8  # 3 + 3 + 2 beats 4 + 4 + 0
 
 
 @given(st.integers(0, 10_000), st.integers(1, 50))

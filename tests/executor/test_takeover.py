@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.leases import Leases
+from executor.reduction_tree import Node
 from executor.replication import Follower
 from executor.takeover import fits, newest_totals
 from proto.checkpoint_pb2 import TrainingProgress
@@ -80,18 +81,14 @@ def test_a_server_waits_for_its_replica_from_the_moment_it_is_in_step() -> None:
     assert follower.safe(9)
 
 
-def test_workers_get_the_blocks_they_have_computed() -> None:
+def test_workers_get_the_nodes_they_have_computed() -> None:
     leases = Leases()
-    for worker in "abc":
-        leases.joined(worker, 0.0)
-    leases.open([1.0] * 4)
-    claimed = {"a": 2, "b": 0}
-    leases.wanted("c")
-    leases.wanted("a")
-    assert [(w, lease.block) for w, lease in leases.assign(0.0, claimed)] == [("c", 1), ("a", 2)]
-    leases.delivered("c", 1.0)
-    leases.wanted("c")
-    assert [(w, lease.block) for w, lease in leases.assign(1.0, claimed)] == [("c", 3)]
-    leases.delivered("c", 2.0)
-    leases.wanted("c")
-    assert [(w, lease.block) for w, lease in leases.assign(2.0, claimed)] == [("c", 0)], "b does not ask for its own"
+    for worker in "ab":
+        leases.joined(worker, 1.0)
+    leases.open(4)
+    claimed = {"a": Node(1, 1), "b": Node(1, 1), "c": Node(0, 0)}
+    leases.wanted("a", 0.0)
+    assert [(w, lease.node) for w, lease in leases.assign(0.0, None, claimed)] == [("a", Node(1, 1))]
+    leases.wanted("b", 0.0)
+    ((worker, lease),) = leases.assign(0.0, None, claimed)
+    assert (worker, lease.node) == ("b", Node(1, 0)), "its own is not free any more"

@@ -18,7 +18,7 @@ from scheduler.outcome import EXIT_SUPERSEDED
 from scheduler.state_store_sqlite import SqliteStates
 from tests.data_files import write_subset
 from tests.integration.dying_driver import MOMENTS
-from tests.integration.runs import CLI, LENET, STATE, Run, command, tasks
+from tests.integration.runs import CLI, LENET, STATE, WORK, Run, command, tasks
 from tests.zookeeper import running_zookeeper
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("nothing_remains")]
@@ -128,35 +128,58 @@ def pids(job_id: str = "") -> dict[str, int]:
     return {task_id: process.pid for task_id, process in tasks().items() if task_id.startswith(job_id)}
 
 
-@pytest.mark.parametrize("moment", [name for name in MOMENTS if name != "told to stop"])
+# One job each: its driver dies at the first moment, the one that follows at the second, and so on; the last one lives.
+CHAINS = [
+    (
+        "subscribed, and does not know it yet",
+        "the launch is written, not sent",
+        "the launch is sent",
+        "the first task says hello",
+        "validating",
+        "finished, and has not written it",
+        "closing tasks",
+    ),
+    ("before it subscribes", "the FrameworkID is saved", "the launch is sent", "closing executors"),
+    ("validating", "torn down"),
+]
+
+
+def test_every_moment_is_tried() -> None:
+    assert {moment for chain in CHAINS for moment in chain} | {"told to stop"} == set(MOMENTS)
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=[chain[0] for chain in CHAINS])
 def test_killed_when(
-    runs: Runs, cluster: EmbeddedCluster, folder: Path, reference: str, tmp_path: Path, moment: str
+    runs: Runs, cluster: EmbeddedCluster, folder: Path, reference: str, tmp_path: Path, chain: tuple[str, ...]
 ) -> None:
-    script = (LENET, "-f", str(folder), "-e", str(EPOCHS), "--summary", str(tmp_path))
-    first = runs.start(*arguments(cluster, *script), program=(DYING, moment))
-    assert first.finish() == -signal.SIGKILL, first.output
-    before = pids()
-    assert "driver lost" in command("jobs")
-    # In these the job may be over before another driver is in control of it.
-    ending = moment.startswith(("validating", "finished", "closing", "torn down"))
-    again = runs.start("--attach") if ending else runs.attach()
-    if not ending:
+    lines: list[str] = []
+    alive: dict[str, int] = {}
+    start = arguments(cluster, LENET, "-f", str(folder), "-e", str(EPOCHS), "--summary", str(tmp_path))
+    for moment in chain:
+        run = runs.start(*start, program=(DYING, moment))
+        assert run.finish() == -signal.SIGKILL, (moment, run.output)
+        lines += run.lines
         now = pids()
-        assert {name: now.get(name, pid) for name, pid in before.items()} == before
-        used = set(before) | set(now)
-        slots = [name.rsplit(".", 1)[0] for name in used]
-        assert moment == "the launch is written, not sent" or len(slots) == len(set(slots)), "a task was replaced"
-    assert again.weights() == reference
-    assert again.errors == []
-    # Each step has one point, though several drivers wrote them; each epoch is told.
+        assert {task_id: now.get(task_id, pid) for task_id, pid in alive.items()} == alive, moment
+        if not moment.startswith(("finished", "closing", "torn down")):
+            assert alive.keys() <= now.keys(), f"a task died with the driver: {moment}"
+        alive = now
+        assert "driver lost" in command("jobs")
+        start = ("--attach",)
+    last = runs.start(*start)
+    assert last.weights() == reference
+    assert last.errors == []
+    job_id = max(known_jobs(str(STATE)), key=lambda job: job.begun_s).job_id
+    ran = {path.stem for path in (WORK / "cluster").rglob(f"{job_id}.*.stdout")}
+    slots = [task_id.rsplit(".", 1)[0] for task_id in ran]
+    assert len(slots) == len(set(slots)) == 3, f"a task was replaced, or launched twice: {ran}"
+    # Each step has one point, though several drivers wrote them; each epoch is told, and no driver saw it otherwise.
     train = EventAccumulator(str(tmp_path / "train")).Reload()
     assert [event.step for event in train.Scalars("Loss")] == list(range(1, EPOCHS * TRAIN // 256 + 1))
     validation = EventAccumulator(str(tmp_path / "validation")).Reload()
     assert [event.step for event in validation.Scalars("Top1Accuracy")] == [25 * (n + 1) for n in range(EPOCHS)]
-    for epoch in range(1, EPOCHS + 1):
-        told = [line for line in first.lines + again.lines if line.startswith(f"epoch {epoch} done")]
-        assert told
-        assert len(set(told)) == 1
+    told = [line for line in lines + last.lines if re.match(r"epoch \d+ done", line)]
+    assert len(set(told)) == EPOCHS
 
 
 def test_training_does_not_wait_for_its_driver(

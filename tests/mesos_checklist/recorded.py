@@ -9,6 +9,7 @@ import contextlib
 import os
 import pickle
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -18,13 +19,15 @@ from typing import Any
 
 import psutil
 
+from scheduler import job_record
 from scheduler.cluster import ClusterOptions, EmbeddedCluster
 from scheduler.driver import drive, new_secret
-from scheduler.framework_store import FrameworkStore
+from scheduler.job_record import JobRecord
 from scheduler.outcome import Outcome
 from scheduler.phases import Phases
 from scheduler.plan import JobPlan, Patience
 from scheduler.resources import Need
+from scheduler.state_store_sqlite import FILE_NAME, SqliteStates
 from tests.mesos_checklist.mesos_proxy import FORWARD, SWALLOW, Call, MesosProxy, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,20 +59,23 @@ class Watcher:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def flush(self) -> None:
+        pass
+
     def finish(self, outcome: Outcome) -> None:
         pass
 
 
 @dataclass
 class Recording:
-    """What happened. `saved_at_accept`: whether the FrameworkID was on disk when the first ACCEPT was sent."""
+    """What happened. `saved` is the text of the job's state as it was on disk when each ACCEPT was sent."""
 
     proxy: MesosProxy
     plan: JobPlan
     watcher: Watcher
     outcome: Outcome
     fired: list[str]
-    saved_at_accept: bool
+    saved: list[str]
     master_at: float  # when the master was killed, of the monotonic clock
     left: list[list[str]] = field(default_factory=list)  # command lines of what outlived the job
     with_secret: list[str] = field(default_factory=list)  # files of cluster and driver that hold the job's secret
@@ -107,8 +113,24 @@ def job_plan(script: dict[str, Any], **changes: Any) -> JobPlan:
 
 def run_job(master: str, plan: JobPlan, watcher: Watcher, patience: Patience, state: Path, **options: Any) -> Outcome:
     """Drives a job to its end, in this thread."""
-    job = drive(plan, master, "127.0.0.1", watcher, FrameworkStore(state), Phases(), patience, **options)
-    return asyncio.run(asyncio.wait_for(job, TIMEOUT_S))
+    store = SqliteStates(state).store(plan.job_id)
+    record = JobRecord(plan, master, embedded=False, driver_host="", samples_per_epoch=1, batch_size=1)
+    job_record.create(store, record)
+    try:
+        job = drive(plan, master, "127.0.0.1", watcher, store, Phases(), patience, **options)
+        return asyncio.run(asyncio.wait_for(job, TIMEOUT_S))
+    finally:
+        store.close()
+
+
+def records_on_disk(state: Path) -> str:
+    """The job's state as another process would find it, as text."""
+    (path,) = state.rglob(FILE_NAME)
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return "\n".join(f"{key} {value}" for key, value in connection.execute("SELECT key, value FROM record"))
+    finally:
+        connection.close()
 
 
 def task_processes(job_id: str) -> list[psutil.Process]:
@@ -144,13 +166,13 @@ def record(directory: Path) -> Recording:
     plan = job_plan({"steps": STEPS, "step_s": STEP_S}, role=ROLE)
     patience = Patience(launch_s=1, reconcile_first_s=1, reconcile_max_s=4, reconcile_all_s=3, kill_grace_s=1.5)
     fired: list[str] = []
-    saved: list[bool] = []
+    saved: list[str] = []
     times: list[float] = []
     state = directory / "state"
 
     def rule(call: Call) -> Verdict:
         if call.kind == "ACCEPT":
-            saved.append(bool(list(state.rglob("*"))))
+            saved.append(records_on_disk(state))
             if len(saved) == 1:
                 fired.append("a launch was lost")
                 return SWALLOW
@@ -182,4 +204,4 @@ def record(directory: Path) -> Recording:
             secret = plan.secret.encode()
             files = [path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()]
             told = [str(path.relative_to(directory)) for path in files if secret in path.read_bytes()]
-            return Recording(proxy, plan, watcher, outcome, fired, saved[0], times[0], commands, told)
+            return Recording(proxy, plan, watcher, outcome, fired, saved, times[0], commands, told)

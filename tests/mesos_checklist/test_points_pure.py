@@ -1,9 +1,16 @@
 """Points of the checklist (docs/mesos.md) about orders of events that a real Mesos cannot be made to produce."""
 
+import asyncio
 import itertools
 
+import pytest
+
+from executor.control_client import ABANDONED_S, ControlClient, Dismissed
+from executor.task_table import IDLE_S, Exited, Finish, Launch, Started, TaskTable, Tick
+from proto import control_pb2
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler.plan import FAILOVER_TIMEOUT_S
 from scheduler.requests import framework_info
 from scheduler.resources import Resources
 from tests.scheduler.harness import Harness, of, plan
@@ -50,3 +57,31 @@ def test_point_25_lost_is_not_always_terminal() -> None:
     assert asked == [ids["worker-0"]]
     harness.status(ids["worker-0"], "TASK_RUNNING")
     assert of(harness.wait(120), act.Kill) == []
+
+
+def test_point_02_an_idle_executor_ends() -> None:
+    """It may be that nobody is left who would end it; an hour without a task is enough."""
+    table = TaskTable()
+    assert table.handle(Tick(), 10.0) == []
+    assert table.next_deadline() == 10.0 + IDLE_S
+    table.handle(Launch("a"), 20.0)
+    table.handle(Started("a"), 20.0)
+    assert table.next_deadline() is None
+    assert table.handle(Tick(), 30.0 + 2 * IDLE_S) == []
+    table.handle(Exited("a", 0), 40.0 + 2 * IDLE_S)
+    assert table.handle(Tick(), 39.0 + 3 * IDLE_S) == []
+    assert table.handle(Tick(), 40.0 + 3 * IDLE_S) == [Finish()]
+    assert table.next_deadline() is None
+
+
+def test_point_02_a_task_without_a_driver_ends() -> None:
+    """Not later than the framework, should no master remember when that was to be."""
+    assert ABANDONED_S == FAILOVER_TIMEOUT_S
+    hello = control_pb2.Hello(task_id="worker-0.1")
+
+    async def work() -> None:
+        client = ControlClient("127.0.0.1:1", "secret", hello, lambda message: None, abandoned_s=0.3)
+        with pytest.raises(Dismissed, match=r"no driver has been heard of for 0\.3 s"):
+            await asyncio.wait_for(client.run(), 30)
+
+    asyncio.run(work())

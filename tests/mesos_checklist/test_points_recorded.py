@@ -58,11 +58,11 @@ def test_the_jobs_secret_is_in_no_file(recording: Recording) -> None:
 
 def test_point_01_framework_id(recording: Recording) -> None:
     """On disk before the first launch, and in both places of every later SUBSCRIBE."""
-    assert recording.saved_at_accept
+    given = recording.proxy.events_of("SUBSCRIBED")[0].body["subscribed"]["framework_id"]
+    assert given["value"] in recording.saved[0]
     first, *later = recording.proxy.of("SUBSCRIBE")
     assert "framework_id" not in first.body
     assert "id" not in first.payload["framework_info"]
-    given = recording.proxy.events_of("SUBSCRIBED")[0].body["subscribed"]["framework_id"]
     assert later
     for call in later:
         assert call.body["framework_id"] == call.payload["framework_info"]["id"] == given
@@ -77,6 +77,17 @@ def test_point_03_checkpoint(recording: Recording) -> None:
     fixed = {(info["checkpoint"], info["user"], info["principal"]) for info in infos(recording)}
     assert len(fixed) == 1
     assert fixed.pop()[0] is True
+
+
+def test_point_04_launches_are_written_first(recording: Recording) -> None:
+    """When an ACCEPT is sent, each of its tasks is in the job's state on disk, with agent and executor."""
+    accepts = recording.proxy.of("ACCEPT")
+    assert len(recording.saved) == len(accepts)
+    for saved, call in zip(recording.saved, accepts, strict=True):
+        for task in call.payload["operations"][0]["launch"]["task_infos"]:
+            assert task["task_id"]["value"] in saved
+            assert task["agent_id"]["value"] in saved
+            assert task["executor"]["executor_id"]["value"] in saved
 
 
 def test_point_06_subscription_on_its_own_connection(recording: Recording) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.task_table import (
+    IDLE_S,
     Action,
     Event,
     Exited,
@@ -80,7 +81,7 @@ def test_a_kill_that_is_obeyed() -> None:
     assert table.handle(Exited("t", None, signal.SIGTERM), 12.0) == [
         Report("t", "TASK_KILLED", "killed on request: ended by SIGTERM", {"signal": "SIGTERM"})
     ]
-    assert table.next_deadline() is None
+    assert table.next_deadline() == 12.0 + IDLE_S
 
 
 def test_a_kill_that_is_not_obeyed() -> None:

@@ -20,7 +20,8 @@ from scheduler.job_record import JobRecord
 from scheduler.phases import Phases
 from scheduler.plan import JobPlan, Patience
 from scheduler.resources import Need
-from scheduler.state_store_sqlite import SqliteStates
+from scheduler.state_store import StateError
+from scheduler.state_store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.cluster
 
@@ -59,7 +60,19 @@ class Watcher:
         pass
 
 
-def run(cluster, script, tmp_path, watcher=None, patience=None, all_end=True, **changes):
+class Unwritable(SqliteStore):
+    """A state that cannot be written for a while, from the first launch on."""
+
+    failures = 3
+
+    def save(self, changes):
+        if any("task" in (record or {}) for record in changes.values()) and self.failures:
+            self.failures -= 1
+            raise StateError("the disk is full")
+        super().save(changes)
+
+
+def run(cluster, script, tmp_path, watcher=None, patience=None, all_end=True, store_type=SqliteStore, **changes):
     """Drives a scripted job to its end; nothing of it may remain, whatever the end."""
     values = {
         "job_id": f"test-{os.urandom(4).hex()}",
@@ -73,8 +86,7 @@ def run(cluster, script, tmp_path, watcher=None, patience=None, all_end=True, **
         "worker_need": Need(1, 100),
     }
     plan = JobPlan(**{**values, **changes})
-    states = SqliteStates(tmp_path / "state")
-    store = states.store(plan.job_id)
+    store = store_type(tmp_path / "state" / plan.job_id)
     record = JobRecord(plan, cluster.master, embedded=False, driver_host="", samples_per_epoch=1, batch_size=1)
     job_record.create(store, record)
     watcher = watcher or Watcher()
@@ -136,6 +148,15 @@ def test_success(cluster, tmp_path):
     outcome = run(cluster, {"steps": 5}, tmp_path, watcher)
     assert (outcome.error, outcome.step, outcome.metrics) == ("", 5, {"Top1Accuracy": 0.875})
     assert watcher.steps == [(1, n) for n in range(1, 6)]
+
+
+def test_nothing_is_launched_before_it_was_written(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("scheduler.driver.STATE_RETRY_S", 0.1)
+    watcher = Watcher()
+    outcome = run(cluster, {"steps": 5}, tmp_path, watcher, store_type=Unwritable)
+    assert outcome.error == ""
+    told = [note for note in watcher.notes if "cannot be written" in note]
+    assert told == ["the job's state cannot be written (the disk is full); training goes on, launches wait"]
 
 
 def test_a_killed_worker_is_replaced(cluster, tmp_path):

@@ -78,3 +78,9 @@ def test_the_bar_shows_loss_speed_workers_and_epoch():
     assert "2000 images/s" in drawn
     assert "1 workers" in drawn
     assert out.getvalue().splitlines() == ["worker 1 lost", "weights sha256: abc"]
+
+
+def test_a_digest_that_other_runs_will_not_have_says_so():
+    out = io.StringIO()
+    LineProgress(out, 1000, 100).finish(Outcome(weights_sha256="abc", caveat="--sync async is not in order"))
+    assert out.getvalue() == "weights sha256: abc (of this run; others differ, since --sync async is not in order)\n"

@@ -26,8 +26,10 @@ from compute.engines.dnnl.constants import (
     Binary,
     Eltwise,
 )
+from compute.engines.layer_call import named
 from compute.engines.staged import Stage
 from compute.engines.tensor import ROWS, Tensor
+from compute.errors import InputError
 from compute.graph import Node
 from compute.nn.attention import aligned
 from compute.nn.broadcast import unbroadcast
@@ -141,7 +143,10 @@ class AttentionStage(Stage):
             for mask in self._masks:
                 if mask.dtype == np.float32:
                     array[...] += np.maximum(aligned(mask), NEVER)
-            ignored = self._layer.ignored(self._masks, queries, keys)
+            try:
+                ignored = self._layer.ignored(self._masks, queries, keys)
+            except InputError as error:
+                raise named(error, self.nodes[0], self.plan.graph.values[self.nodes[0].sources[0]].repeat) from None
             if ignored is not None:
                 np.copyto(array, NEVER, where=ignored)
 
@@ -174,9 +179,12 @@ class AttentionStage(Stage):
         self._product((grad_scores, data), self._heads(self._k), self._heads(grad_q), True)
         self._product(self._turned(grad_scores), self._heads(self._q), self._heads(grad_k), True)
         wanted = [mask if need else None for mask, need in zip(self._masks, needed[3:], strict=True)]
-        return [grad_q, grad_k, grad_v, *(None if mask is None else self._mask(mask, grad_scores) for mask in wanted)]
+        return [
+            *(grad_q, grad_k, grad_v),
+            *(None if mask is None else self._mask_gradient(mask, grad_scores) for mask in wanted),
+        ]
 
-    def _mask(self, mask: NDArray[Any], grad_scores: Tensor) -> Tensor:
+    def _mask_gradient(self, mask: NDArray[Any], grad_scores: Tensor) -> Tensor:
         """The gradient of an added mask: that of the scores, summed over what the mask was repeated along."""
         plan, found = self.plan, self.plan.rows(mask.shape)
         scores = plan.convert(grad_scores, ROWS).array.reshape(self._data.dims)

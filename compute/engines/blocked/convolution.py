@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from compute.engines import dnnl
 from compute.engines.blocked import tap_products
@@ -43,7 +43,7 @@ class ConvolutionStage(Stage):
     """
 
     plan: BlockedPlan
-    _make = staticmethod(dnnl.convolution)
+    _make: ClassVar[Callable[..., Operation]] = staticmethod(dnnl.convolution)
 
     def __init__(self, plan: BlockedPlan, nodes: Sequence[Node], x: Tensor) -> None:
         super().__init__(plan, nodes)
@@ -169,7 +169,7 @@ class TransposedConvolutionStage(ConvolutionStage):
         Unimplemented: oneDNN has no kernel for it but its reference.
     """
 
-    _make = staticmethod(dnnl.deconvolution)
+    _make: ClassVar[Callable[..., Operation]] = staticmethod(dnnl.deconvolution)
 
     def _seen(self) -> tuple[Shape, Shape | None]:
         # The parameter is (in, out / groups, *kernel), as of the convolution; kernels want (groups, out, in, *kernel).

@@ -8,6 +8,7 @@ import numpy as np
 
 from compute import nn
 from compute.engines.blocked.plan import BlockedPlan
+from compute.engines.layer_call import named
 from compute.engines.staged import Stage
 from compute.engines.tensor import ROWS, Tensor
 from compute.errors import InputError
@@ -24,7 +25,8 @@ class EmbeddingStage(Stage):
         super().__init__(plan, nodes)
         layer = nodes[0].layer
         assert isinstance(layer, nn.Embedding)
-        self._layer, self._name = layer, nodes[0].name
+        self._layer = layer
+        self._repeat = plan.graph.values[nodes[0].sources[0]].repeat
         self._ids = x.array
         self._weight, self._gradient = plan.parameters(nodes[0])["weight"], plan.gradients(nodes[0])["weight"]
         y = plan.rows(plan.shape(nodes[0].outputs[0]))
@@ -36,7 +38,7 @@ class EmbeddingStage(Stage):
         try:
             check_ids(self._ids, self._layer.num_embeddings)
         except InputError as error:
-            raise InputError(f"layer {self._name} ({self._layer.kind}): {error}") from None
+            raise named(error, self.nodes[0], self._repeat) from None
         # They are in range: any other mode takes a copy of the result first.
         np.take(self._weight, self._ids, axis=0, out=self._y, mode="clip")
 

@@ -19,7 +19,7 @@ def refuse(values: NDArray[Any], wrong: NDArray[np.bool_], message: str) -> None
     """
     if wrong.any():
         place = tuple(int(index) for index in np.argwhere(wrong)[0])
-        raise InputError(f"{values[place]:g} of sample {place[0]} of the batch{position(place)} {message}")
+        raise InputError(f"{values[place]:g} of sample {place[0]} of the batch{position(place)} {message}", place[0])
 
 
 def position(place: tuple[int, ...]) -> str:

@@ -48,7 +48,8 @@ def check_labels(target: Labels, classes: int, ignore_index: int | None = None) 
         place = tuple(int(index) for index in np.argwhere(wrong)[0])
         raise InputError(
             f"label {target[place]} is not in 0..{classes - 1} (sample {place[0]} of the batch{position(place)}); "
-            "labels count from 0, give the network one output per class"
+            "labels count from 0, give the network one output per class",
+            place[0],
         )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +39,8 @@ class TimeDistributedCriterion(Criterion):
         self.criterion.check(_without_time(outputs), _without_time(targets))
 
     def loss(self, outputs: Arrays, targets: Arrays) -> float:
-        return self.criterion.loss(_steps(outputs), _steps(targets)) * self._share(outputs)
+        with _samples_of_steps(outputs):
+            return self.criterion.loss(_steps(outputs), _steps(targets)) * self._share(outputs)
 
     def losses(self, outputs: Arrays, targets: Arrays) -> Losses:
         losses = self.criterion.losses(_steps(outputs), _steps(targets)).reshape(outputs[0].shape[:2])
@@ -47,7 +51,9 @@ class TimeDistributedCriterion(Criterion):
 
     def loss_and_gradient(self, outputs: Arrays, targets: Arrays, scale: float, grads: Arrays) -> float:
         share = self._share(outputs)
-        return share * self.criterion.loss_and_gradient(_steps(outputs), _steps(targets), scale * share, _steps(grads))
+        steps, wanted = _steps(outputs), _steps(targets)
+        with _samples_of_steps(outputs):
+            return share * self.criterion.loss_and_gradient(steps, wanted, scale * share, _steps(grads))
 
     def _share(self, outputs: Arrays) -> float:
         return 1.0 / outputs[0].shape[1] if self.size_average else 1.0
@@ -122,3 +128,13 @@ def _without_time(specs: Specs) -> Specs:
 def _steps(arrays: Arrays) -> Arrays:
     """(n, T, ...) as (n * T, ...)."""
     return tuple(array.reshape(-1, *array.shape[2:]) for array in arrays)
+
+
+@contextmanager
+def _samples_of_steps(outputs: Arrays) -> Iterator[None]:
+    """Has an InputError about one of `_steps` tell the sample that it is of."""
+    try:
+        yield
+    except InputError as error:
+        sample = None if error.sample is None else error.sample // outputs[0].shape[1]
+        raise InputError(str(error).replace("of the batch", "of the batch's steps"), sample) from None
