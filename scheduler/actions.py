@@ -35,6 +35,13 @@ class Decline:
 
 
 @dataclass(frozen=True)
+class AcceptInverseOffers:
+    """Agree to leave agents before their maintenance."""
+
+    offer_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Acknowledge:
     status: Mapping[str, Any]
 
@@ -81,6 +88,20 @@ class TellExecutor:
 @dataclass(frozen=True)
 class AskTotals:
     """Ask the master what its agents have in all; answered by the event AgentTotals."""
+
+
+@dataclass(frozen=True)
+class AskShares:
+    """Ask the master who has what of the cluster; answered by the event Shares."""
+
+
+@dataclass(frozen=True)
+class AnswerScale:
+    """The answer to a ScaleRequested: what is done, or why not."""
+
+    request: int
+    text: str
+    accepted: bool
 
 
 @dataclass(frozen=True)
@@ -135,6 +156,7 @@ Action = (
     Save
     | Accept
     | Decline
+    | AcceptInverseOffers
     | Acknowledge
     | Kill
     | Reconcile
@@ -143,6 +165,8 @@ Action = (
     | ShutdownExecutor
     | TellExecutor
     | AskTotals
+    | AskShares
+    | AnswerScale
     | Teardown
     | Send
     | Refuse

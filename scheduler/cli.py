@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from scheduler.cluster_cli import cluster
+from scheduler.constraints import Constraint, ConstraintError
 from scheduler.context import ProfileOptions, RunContext, RunOptions
 from scheduler.credentials import principal_secret
 from scheduler.jobs_cli import STATE_HELP, jobs, kill
@@ -24,6 +25,9 @@ def version() -> str:
         return importlib.metadata.version("mesograd")
     except importlib.metadata.PackageNotFoundError:
         return "(a checkout that is not installed)"
+
+
+_WORKERS = click.IntRange(1, 10_000)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,7 +46,9 @@ cli.add_command(kill)
     "--master", default="local[1]", show_default=True,
     help="local[N], HOST:PORT, zk://HOST:PORT,.../PATH, or file:///PATH of a file that holds one of these.",
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(1, 10_000), help="Default: one per agent of local[N], else 1.")
+@click.option("--workers", type=_WORKERS, help="No more and no less. Default: one per agent of local[N], else 1.")
+@click.option("--min-workers", type=_WORKERS, help="Training begins with that many; more come and go.")
+@click.option("--max-workers", type=_WORKERS, help="Take more workers as the cluster has room, up to that many.")
 @click.option("--servers", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Parameter servers.")
 @click.option(
     "--server-replicas", type=click.IntRange(0, 1), default=0, show_default=True,
@@ -50,6 +56,22 @@ cli.add_command(kill)
 )
 @click.option("--cpus-per-worker", type=click.FloatRange(0.1), default=1.0, show_default=True)
 @click.option("--mem-per-worker", type=click.FloatRange(32), default=1024.0, show_default=True, help="MB.")
+@click.option(
+    "--placement", type=click.Choice(["spread", "pack"]), default="spread", show_default=True,
+    help="Workers on as many agents as possible, or on as few.",
+)  # fmt: skip
+@click.option(
+    "--constraint", "constraints", multiple=True, metavar="[ROLE:]FIELD:OPERATOR[:VALUE]",
+    help="Where tasks may run, as Marathon has it: hostname:UNIQUE, rack:GROUP_BY, worker:zone:CLUSTER:a. Repeatable.",
+)  # fmt: skip
+@click.option("--revocable", is_flag=True, help="Workers may run on cpus that Mesos can take back (oversubscription).")
+@click.option(
+    "--mem-retry", type=click.FloatRange(1, 10, min_open=True), metavar="FACTOR",
+    help="Relaunch a task that was killed for want of memory with FACTOR times as much.",
+)  # fmt: skip
+@click.option(
+    "--env", "environment", multiple=True, metavar="NAME=VALUE", help="For tasks; goes over ours. Repeatable."
+)
 @click.option("--resume", is_flag=True, help="Continue from the newest complete checkpoint of the job.")
 @click.option("--engine", type=click.Choice(["onednn", "mkl", "numpy"]), help="Over what the script says.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Likewise.")
@@ -79,10 +101,17 @@ def run(
     ctx: click.Context,
     master: str,
     workers: int | None,
+    min_workers: int | None,
+    max_workers: int | None,
     servers: int,
     server_replicas: int,
     cpus_per_worker: float,
     mem_per_worker: float,
+    placement: str,
+    constraints: tuple[str, ...],
+    revocable: bool,
+    mem_retry: float | None,
+    environment: tuple[str, ...],
     resume: bool,
     engine: str | None,
     exchange: str,
@@ -121,6 +150,13 @@ def run(
     options = RunOptions(
         master=master,
         workers=workers,
+        min_workers=min_workers,
+        max_workers=max_workers,
+        pack=placement == "pack",
+        constraints=_constraints(constraints),
+        revocable=revocable,
+        mem_retry=mem_retry or 0.0,
+        environment=_environment(environment),
         servers=servers,
         server_replicas=server_replicas,
         cpus_per_worker=cpus_per_worker,
@@ -140,8 +176,37 @@ def run(
         state=state,
         verbose=verbose,
     )
+    options.worker_range(1)
     phases = ctx.obj if isinstance(ctx.obj, Phases) else Phases()
     ctx.exit(run_script(script, arguments, RunContext(options, phases)))
+
+
+def _constraints(texts: tuple[str, ...]) -> tuple[Constraint, ...]:
+    try:
+        return tuple(constraint for text in texts for constraint in Constraint.parse(text))
+    except ConstraintError as error:
+        raise UsageError(str(error)) from None
+
+
+def _environment(texts: tuple[str, ...]) -> dict[str, str]:
+    for text in texts:
+        if not text.partition("=")[0] or "=" not in text or "\0" in text:
+            raise UsageError(f"--env takes NAME=VALUE, not {text!r}")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+@cli.command()
+@click.option("--state", default="", metavar="PLACE", help=STATE_HELP)
+@click.argument("job")
+@click.argument("workers", type=_WORKERS)
+def scale(state: str, job: str, workers: int) -> None:
+    """Have WORKERS workers in the running JOB from now on. The trained weights stay the same.
+
+    JOB is an id as `mesograd jobs` lists it. Servers cannot be scaled.
+    """
+    from scheduler.scaling import scale as tell
+
+    click.echo(tell(job, workers, state))
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})

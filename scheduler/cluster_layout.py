@@ -41,6 +41,7 @@ class ClusterOptions:
         bind: IP address that all daemons listen on.
         master_flags: flags for every master, without the dashes, over those chosen here.
         agent_flags: likewise for every agent.
+        attributes: of agents, in Mesos' form "rack:a;ssd:yes"; agent 1 gets the first, and so on, over and over.
         credentials: file with principals and secrets as Mesos has it, {"credentials": [{"principal", "secret"}, ...]};
             masters then take no framework that does not authenticate.
     """
@@ -52,6 +53,7 @@ class ClusterOptions:
     bind: str = "127.0.0.1"
     master_flags: Mapping[str, str] = field(default_factory=dict)
     agent_flags: Mapping[str, str] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
     credentials: Path | None = None
 
     def check(self) -> None:
@@ -183,6 +185,8 @@ def plan(
             "executor_reregistration_timeout": "15secs",
             "executor_registration_timeout": "2mins",
         }
+        if options.attributes:
+            flags["attributes"] = options.attributes[(number - 1) % len(options.attributes)]
         argv = _command(mesos, "mesos-agent", flags, options.agent_flags)
         daemons.append(Daemon(home.name, argv, port, home, (offered[0], offered[-1])))
     return ClusterLayout(directory, address, ip, tuple(daemons))

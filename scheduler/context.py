@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from scheduler.constraints import Constraint
+from scheduler.outcome import UsageError
 from scheduler.phases import Phases
 from scheduler.plan import DEFAULT_WORKER_NEED
 
@@ -28,6 +30,8 @@ class RunOptions:
 
     master: str = "local[1]"
     workers: int | None = None  #: default: one per agent of local[N], else 1
+    min_workers: int | None = None  #: default: as many as `workers`, or 1 if there is `max_workers`
+    max_workers: int | None = None
     servers: int = 1
     server_replicas: int = 0
     cpus_per_worker: float = DEFAULT_WORKER_NEED.cpus
@@ -44,9 +48,24 @@ class RunOptions:
     user: str = ""  #: empty: the user running the driver
     principal: str = "mesograd"
     principal_secret: str | None = None
+    pack: bool = False
+    constraints: tuple[Constraint, ...] = ()
+    revocable: bool = False
+    mem_retry: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)  #: of tasks
     state: str = ""  #: where the job's state is kept; empty: $MESOGRAD_HOME/jobs
     verbose: bool = False
     profile: ProfileOptions | None = None  #: instead of running the job, look at a step of it
+
+    def worker_range(self, default: int) -> tuple[int, int]:
+        """(least, most) workers; `default`: how many where nothing is said. Raises UsageError."""
+        if self.workers is not None and (self.min_workers is not None or self.max_workers is not None):
+            raise UsageError("--workers N is short for --min-workers N --max-workers N: give either")
+        least = self.workers or self.min_workers or (1 if self.max_workers else default)
+        most = self.workers or self.max_workers or max(least, default)
+        if least > most:
+            raise UsageError(f"--min-workers {least} is more than --max-workers {most}")
+        return least, most
 
 
 @dataclass

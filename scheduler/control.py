@@ -6,6 +6,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -17,6 +18,8 @@ from scheduler.outcome import UsageError
 SERVICE = "mesograd.Control"
 SECRET_KEY = "mesograd-secret"
 HELLO_DEADLINE_S = 30.0
+ANSWER_DEADLINE_S = 5.0
+MAX_WORKERS = 10_000
 MAX_MESSAGE_BYTES = 512 * 2**20  #: a job carries the user's code and whatever it closes over
 
 _OPTIONS = [
@@ -56,6 +59,8 @@ class ControlServer:
         self._on_event = on_event
         self._sessions: dict[str, _Session] = {}
         self._server: grpc.aio.Server | None = None
+        self._requests: dict[int, asyncio.Future[control_pb2.ScaleReply]] = {}
+        self._requested = 0
 
     async def start(self, host: str, port: int = 0) -> int:
         """Listens on `host`, on `port` if it can be had, else on another; returns the port.
@@ -77,7 +82,13 @@ class ControlServer:
             request_deserializer=control_pb2.TaskMessage.FromString,
             response_serializer=control_pb2.DriverMessage.SerializeToString,
         )
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Attach": attach}),))
+        scale = grpc.unary_unary_rpc_method_handler(
+            self._scale,
+            request_deserializer=control_pb2.ScaleRequest.FromString,
+            response_serializer=control_pb2.ScaleReply.SerializeToString,
+        )
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Attach": attach, "Scale": scale}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         try:
             bound = server.add_insecure_port(f"{f'[{host}]' if ':' in host else host}:{port}")
         except RuntimeError as error:
@@ -108,6 +119,31 @@ class ControlServer:
             session.refusal = reason
             session.outgoing.put_nowait(None)
 
+    def answer(self, request: int, text: str, accepted: bool) -> None:
+        """Answers the Scale call that became the event of that number; dropped if the caller has gone."""
+        waiting = self._requests.get(request)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(control_pb2.ScaleReply(accepted=accepted, text=text))
+
+    async def _scale(
+        self,
+        request: control_pb2.ScaleRequest,
+        context: grpc.aio.ServicerContext[control_pb2.ScaleRequest, control_pb2.ScaleReply],
+    ) -> control_pb2.ScaleReply:
+        await self._authenticate(context)
+        if not 1 <= request.workers <= MAX_WORKERS:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a job has 1 to {MAX_WORKERS} workers")
+        self._requested += 1
+        number = self._requested
+        self._requests[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._on_event(ev.ScaleRequested(number, request.workers))
+            return await asyncio.wait_for(self._requests[number], ANSWER_DEADLINE_S)
+        except TimeoutError:
+            return control_pb2.ScaleReply(text="the driver is busy ending the job")
+        finally:
+            del self._requests[number]
+
     async def _attach(
         self, requests: AsyncIterator[control_pb2.TaskMessage], context: _Context
     ) -> AsyncIterator[control_pb2.DriverMessage]:
@@ -131,7 +167,7 @@ class ControlServer:
         if session.refusal:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, session.refusal)
 
-    async def _authenticate(self, context: _Context) -> None:
+    async def _authenticate(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         for key, value in context.invocation_metadata() or ():
             given = value.encode() if isinstance(value, str) else value
             if key == SECRET_KEY and hmac.compare_digest(given, self._secret):

@@ -100,7 +100,7 @@ async def drive(
     ]  # fmt: skip
     leave = False
     try:
-        await executor.state.save({CONTROL: {"port": port}}, reporter.note)
+        await executor.state.save({CONTROL: {"port": port, "address": plan.control}}, reporter.note)
         link.start()
         for event in start.events:
             events.put_nowait(event)
@@ -210,6 +210,8 @@ class _Executor:
                     self._control.send(action.task_id, action.message)
                 case act.Refuse():
                     self._control.refuse(action.task_id, action.reason)
+                case act.AnswerScale():
+                    self._control.answer(action.request, action.text, action.accepted)
                 case act.Over():
                     if not action.outcome.superseded:
                         await self.state.finish(action.outcome, action.framework_gone, self._reporter.note)

@@ -125,9 +125,9 @@ class Ending:
             late = False
         if self.phase is Phase.CLOSING_EXECUTORS and now >= self._ask_at:
             self._ask_at = now + REPEAT_S
-            for executor in job.executors.by_agent.values():
+            for executor in job.executors.all():
                 job.do(act.ShutdownExecutor(executor.executor_id, executor.agent_id))
-        if self.phase is Phase.CLOSING_EXECUTORS and (late or not job.executors.by_agent):
+        if self.phase is Phase.CLOSING_EXECUTORS and (late or not job.executors.all()):
             self._tear_down(now)
             late = False
         if self.phase is Phase.TEARING_DOWN and late:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proto import control_pb2
+from scheduler.fair_share import ClusterShares
 from scheduler.placement import AgentOffer
 from scheduler.resources import Resources
 
@@ -42,6 +43,21 @@ class Offers:
 
 
 @dataclass(frozen=True)
+class InverseOffer:
+    """The master asks to leave an agent by a certain time."""
+
+    offer_id: str
+    agent_id: str  #: empty: the master does not say
+    begins_in_s: float
+    duration_s: float | None = None  #: None: for good
+
+
+@dataclass(frozen=True)
+class InverseOffers:
+    offers: tuple[InverseOffer, ...]
+
+
+@dataclass(frozen=True)
 class Rescinded:
     offer_id: str
 
@@ -61,6 +77,12 @@ class StatusUpdate:
         """Of the task's process, as our executor labels it; empty where it does not say."""
         labels = (self.raw.get("labels") or {}).get("labels") or []
         return next((str(label.get("value", "")) for label in labels if label.get("key") == "exit_code"), "")
+
+    @property
+    def killed_for_memory(self) -> bool:
+        """Our executor says that the kernel killed the task because its memory was used up."""
+        labels = (self.raw.get("labels") or {}).get("labels") or []
+        return any(label.get("key") == "killed_for" and label.get("value") == "memory" for label in labels)
 
 
 @dataclass(frozen=True)
@@ -103,6 +125,21 @@ class AgentTotals:
     agents: tuple[Resources, ...]
     #: quota limits of the job's role, "cpus" in cores and "mem" in MB, where there are any
     limits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Who has what of the cluster (the answer to AskShares)."""
+
+    cluster: ClusterShares
+
+
+@dataclass(frozen=True)
+class ScaleRequested:
+    """The user wants that many workers; to be answered by AnswerScale."""
+
+    request: int
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -164,6 +201,7 @@ Event = (
     | Reregistered
     | Disconnected
     | Offers
+    | InverseOffers
     | Rescinded
     | StatusUpdate
     | AgentLost
@@ -172,6 +210,8 @@ Event = (
     | Superseded
     | LaunchFailed
     | AgentTotals
+    | Shares
+    | ScaleRequested
     | TornDown
     | HelloReceived
     | StreamLost

@@ -15,6 +15,7 @@ from proto import control_pb2
 from scheduler import actions as act
 from scheduler import events as ev
 from scheduler import refusals
+from scheduler.elasticity import Elasticity
 from scheduler.ending import Ending, Phase
 from scheduler.job_state import JobState
 from scheduler.json_values import Json
@@ -59,7 +60,8 @@ class Framework:
             self._restored = self.job.out
         self._recorder = Recorder(self.job, self.ending, saved or {})
         self._adoption = Adoption(self.job, self.ending) if saved else None
-        self._launching = Launching(self.job, self.ending)
+        self._elasticity = Elasticity(self.job, self.ending)
+        self._launching = Launching(self.job, self.ending, self._elasticity)
         self._supervision = Supervision(self.job, self.ending)
         self._connected_once = False
         self._started_at: float | None = None
@@ -69,6 +71,7 @@ class Framework:
             ev.Reregistered: self._on_reregistered,
             ev.Disconnected: self._on_disconnected,
             ev.Offers: self._launching.on_offers,
+            ev.InverseOffers: self._elasticity.on_inverse_offers,
             ev.Rescinded: lambda event, now: None,  # no offer is kept; a launch on it ends as TASK_DROPPED
             ev.StatusUpdate: self._on_status,
             ev.AgentLost: self._supervision.on_agent_lost,
@@ -77,6 +80,8 @@ class Framework:
             ev.Superseded: lambda event, now: self.ending.superseded(event.by),
             ev.LaunchFailed: self._on_launch_failed,
             ev.AgentTotals: self._launching.on_totals,
+            ev.Shares: self._elasticity.on_shares,
+            ev.ScaleRequested: self._elasticity.on_scale,
             ev.TornDown: lambda event, now: self.ending.over(),
             ev.HelloReceived: self._on_hello,
             ev.StreamLost: self._on_stream_lost,
@@ -176,18 +181,21 @@ class Framework:
         """Tells everybody who serves, if that has changed; else only the newcomer."""
         job = self.job
         before, job.members = job.members, job.members.renewed(job.slots.seats())
-        told = (before.servers, before.replicas) == (job.members.servers, job.members.replicas)
-        receivers = [task for task in (newcomer,) if task] if told else [t for _, t in job.slots.tasks() if t.attached]
+        begins = not job.size.started and self._elasticity.enough_joined()
+        job.size.started = job.size.started or begins
+        renewed = (before.servers, before.replicas) != (job.members.servers, job.members.replicas)
         if not job.members.complete(job.slots.seats()):
             return  # they hear of the next attempt
-        for receiver in receivers:
-            job.do(act.Send(receiver.task_id, job.members.message(job.plan.workers)))
+        # Servers make ready at once; workers begin when there are enough of them.
+        for slot, task in list(job.slots.tasks()):
+            news = renewed or task is newcomer or (begins and slot.role == "worker")
+            if news and task.attached and (job.size.started or slot.role != "worker"):
+                job.do(act.Send(task.task_id, job.members.message(self._elasticity.wanted)))
+                moved = task is newcomer or before.attempt < job.members.attempt
+                if self.phase is Phase.STOPPING and moved and job.members.keeps_book(task.task_id):
+                    self.ending.send_stop(task)
         if any(slot.joined() for slot in job.slots.of("worker")):
             job.mark("hello")
-        for receiver in receivers if self.phase is Phase.STOPPING else ():
-            news = receiver is newcomer or before.attempt < job.members.attempt
-            if news and job.members.keeps_book(receiver.task_id):
-                self.ending.send_stop(receiver)
 
     def _on_replicated(self, event: ev.ReplicatedReceived, now: float) -> None:
         self.job.members = self.job.members.replicated(event.task_id, event.replica)
@@ -273,6 +281,7 @@ class Framework:
         if not self.ending.begun:
             self._supervision.check(now)
             self._promote()
+            self._elasticity.check(now)
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()
         if due:

@@ -129,10 +129,11 @@ class Job:
         return outcome
 
     def _plan(self, spec: TrainingSpec, options: RunOptions, master: LocalMaster | RemoteMaster) -> JobPlan:
-        default_workers = master.agents if isinstance(master, LocalMaster) else 1
+        least, most = options.worker_range(master.agents if isinstance(master, LocalMaster) else 1)
         return JobPlan(
             job_id=_job_id(),
-            workers=options.workers or default_workers,
+            workers=most,
+            min_workers=least,
             servers=options.servers,
             server_replicas=options.server_replicas,
             control="",  # known once the driver listens
@@ -145,10 +146,14 @@ class Job:
             worker_need=Need(options.cpus_per_worker, options.mem_per_worker_mb),
             server_need=DEFAULT_SERVER_NEED,
             executor_environment=_executor_environment(),
-            task_environment={"MESOGRAD_EXCHANGE": options.exchange},
             user=options.user or getpass.getuser(),
             role=options.role,
             principal=options.principal,
+            pack=options.pack,
+            constraints=options.constraints,
+            revocable=options.revocable,
+            mem_retry=options.mem_retry,
+            task_environment={"MESOGRAD_EXCHANGE": options.exchange, **options.environment},
         )
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scheduler import actions as act
+from scheduler.agents import Agents
 from scheduler.executors import Executors
 from scheduler.membership import Members
 from scheduler.plan import JobPlan, Patience
 from scheduler.progress_marks import Marks
 from scheduler.reconciliation import Reconciliation
 from scheduler.slots import Slots
+
+
+@dataclass
+class Size:
+    """How many workers the user wants, which `mesograd scale` changes."""
+
+    target: int
+    minimum: int
+    started: bool = False  #: enough of them have been there once for the training to begin
 
 
 @dataclass
@@ -24,7 +34,9 @@ class JobState:
     slots: Slots = field(init=False)
     executors: Executors = field(init=False)
     reconciliation: Reconciliation = field(init=False)
+    agents: Agents = field(init=False)
     members: Members = field(default_factory=Members)
+    size: Size = field(init=False)
     marks: Marks = field(default_factory=Marks)
     step: int = 0  #: highest step reported
     epoch: int = 0  #: that of `step`
@@ -32,15 +44,21 @@ class JobState:
     _marked: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.size = Size(self.plan.workers, self.plan.min_workers)
         self.slots = Slots(self.plan)
         self.executors = Executors(self.plan.job_id)
         self.reconciliation = Reconciliation(self.patience)
+        self.agents = Agents(self.patience)
 
     def do(self, action: act.Action) -> None:
         self.out.append(action)
 
     def note(self, text: str) -> None:
         self.do(act.Note(text))
+
+    def marked(self, phase: str) -> bool:
+        """It has been reached."""
+        return phase in self._marked
 
     def mark(self, phase: str) -> None:
         """Reports that a start-up phase has been reached; only its first time counts."""

@@ -7,10 +7,8 @@ mended pymesos driver (proto/mesos.py) and are posted as events.
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import logging
-import os
 import queue
 import threading
 import time
@@ -19,15 +17,14 @@ from typing import Any
 
 from proto.mesos import MesosError, Scheduler, SchedulerDriver
 from proto.mesos_http import basic_credential
-from proto.mesos_tls import Tls, http_connection
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler.master_questions import HTTP_TIMEOUT_S, MasterQuestions
 from scheduler.placement import AgentOffer
 from scheduler.resources import ResourceError, Resources
 
 logger = logging.getLogger(__name__)
 
-HTTP_TIMEOUT_S = 5.0
 TEARDOWN_RETRY_S = 0.2
 
 Json = dict[str, Any]
@@ -44,9 +41,50 @@ def parse_offer(offer: Json) -> AgentOffer:
             address=address.get("ip") or address.get("hostname") or offer["hostname"],
             offer_ids=(offer["id"]["value"],),
             resources=Resources.parse(offer.get("resources", ())),
+            attributes=_attributes(offer),
+            maintenance_in_s=_begins_in_s(offer["unavailability"]) if "unavailability" in offer else None,
         )
     except KeyError as error:
         raise ResourceError(f"offer without {error}") from error
+
+
+def _attributes(offer: Json) -> dict[str, str]:
+    """What constraints can name: attributes in Mesos' own text form, hostname and fault domain."""
+    fields = {"hostname": str(offer["hostname"])}
+    domain = offer.get("domain", {}).get("fault_domain", {})
+    for name in ("region", "zone"):
+        if name in domain:
+            fields[f"@{name}"] = str(domain[name].get("name", ""))
+    for attribute in offer.get("attributes", ()):
+        fields.setdefault(attribute["name"], _text(attribute))
+    return fields
+
+
+def _text(attribute: Mapping[str, Any]) -> str:
+    match attribute.get("type"):
+        case "SCALAR":
+            return f"{float(attribute['scalar']['value']):g}"
+        case "RANGES":
+            return f"[{','.join('{begin}-{end}'.format(**span) for span in attribute['ranges'].get('range', ()))}]"
+        case _:
+            return str(attribute.get("text", {}).get("value", ""))
+
+
+def _begins_in_s(unavailability: Json) -> float:
+    """Seconds until it begins; Mesos gives it in nanoseconds since 1970."""
+    return int(unavailability["start"]["nanoseconds"]) / 1e9 - time.time()
+
+
+def parse_inverse_offer(offer: Json) -> ev.InverseOffer:
+    """From Mesos' JSON."""
+    unavailability = offer["unavailability"]
+    duration = unavailability.get("duration")
+    return ev.InverseOffer(
+        offer["id"]["value"],
+        offer.get("agent_id", {}).get("value", ""),
+        _begins_in_s(unavailability),
+        None if duration is None else int(duration["nanoseconds"]) / 1e9,
+    )
 
 
 def parse_status(status: Json) -> ev.StatusUpdate:
@@ -84,6 +122,9 @@ class _Callbacks(Scheduler):
             except ResourceError as error:
                 logger.warning("an offer of Mesos is left aside: %s", error)
         self._post(ev.Offers(tuple(parsed)))
+
+    def inverseOffers(self, driver: object, offers: Sequence[Json]) -> None:
+        self._post(ev.InverseOffers(tuple(parse_inverse_offer(offer) for offer in offers)))
 
     def offerRescinded(self, driver: object, offer_id: Json) -> None:
         self._post(ev.Rescinded(offer_id["value"]))
@@ -124,21 +165,28 @@ class MesosLink:
             secret=secret,
         )
         self._calls: queue.SimpleQueue[act.Action | None] = queue.SimpleQueue()
+        credential = basic_credential(framework["principal"], secret) if secret else None
+        self._questions = MasterQuestions(framework["roles"][0], lambda: self._driver.master, post, credential)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mesos-calls", daemon=True)
 
     def start(self) -> None:
         self._driver.start()
+        self._questions.start()
         self._thread.start()
 
     def submit(self, action: act.Action) -> None:
         """Queues a call."""
-        self._calls.put(action)
+        if isinstance(action, act.AskTotals | act.AskShares):
+            self._questions.ask(action)
+        else:
+            self._calls.put(action)
 
     def close(self) -> None:
         """Ends connection and threads; says nothing to the master. Blocks for at most a call's timeout."""
         self._closing.set()
         self._calls.put(None)
+        self._questions.close()
         self._driver.stop()
         self._driver.join(HTTP_TIMEOUT_S)
         if self._thread.is_alive():
@@ -164,6 +212,8 @@ class MesosLink:
             case act.Decline():
                 offers = [{"value": offer_id} for offer_id in action.offer_ids]
                 driver.declineOffer(offers, filters={"refuse_seconds": action.refuse_s})
+            case act.AcceptInverseOffers():
+                driver.acceptInverseOffers([{"value": offer_id} for offer_id in action.offer_ids])
             case act.Acknowledge():
                 driver.acknowledgeStatusUpdate(dict(action.status))
             case act.Kill():
@@ -181,10 +231,6 @@ class MesosLink:
             case act.TellExecutor():
                 data = base64.b64encode(json.dumps({"control": action.control}).encode()).decode()
                 driver.sendFrameworkMessage({"value": action.executor_id}, {"value": action.agent_id}, data)
-            case act.AskTotals():
-                totals = self._agent_totals()
-                if totals is not None:
-                    self._post(ev.AgentTotals(totals, quota_limits(self._get("/roles"), self._role)))
             case act.Teardown():
                 self._tear_down()
 
@@ -206,56 +252,7 @@ class MesosLink:
 
     def _is_gone(self, framework_id: str) -> bool:
         """The master knows the framework no longer, or as a completed one."""
-        answer = self._get(f"/frameworks?framework_id={framework_id}")
+        answer = self._questions.get(f"/frameworks?framework_id={framework_id}")
         if answer is None:
             return False
         return not any(item.get("id") == framework_id for item in answer.get("frameworks", ()))
-
-    def _agent_totals(self) -> tuple[Resources, ...] | None:
-        answer = self._get("/slaves")
-        if answer is None:
-            return None
-        return tuple(
-            Resources.parse(
-                {"name": name, "type": "SCALAR", "scalar": {"value": float(value)}}
-                if name in ("cpus", "mem")
-                else {"name": name, "type": "RANGES", "ranges": {"range": _spans(str(value))}}
-                for name, value in agent.get("resources", {}).items()
-                if name in ("cpus", "mem", "ports")
-            )
-            for agent in answer.get("slaves", ())
-            if agent.get("active")
-        )
-
-    def _get(self, path: str) -> Any:
-        """JSON from the leading master, or None if it does not answer so."""
-        address = self._driver.master
-        if address is None:
-            return None
-        connection = http_connection(address, HTTP_TIMEOUT_S, Tls.of(os.environ))
-        try:
-            connection.request("GET", path, headers=self._headers)
-            response = connection.getresponse()
-            return json.loads(response.read()) if response.status == http.client.OK else None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            logger.info("GET %s%s: %s", address, path, error)
-            return None
-        finally:
-            connection.close()
-
-
-def quota_limits(answer: Mapping[str, Any] | None, role: str) -> dict[str, float]:
-    """The limits on cpus and mem that the master's /roles shows for a role or one above it, the lowest of each."""
-    limits: dict[str, float] = {}
-    for entry in (answer or {}).get("roles", ()):
-        if role == entry["name"] or role.startswith(f"{entry['name']}/"):
-            for name, value in ((entry.get("quota") or {}).get("limit") or {}).items():
-                if name in ("cpus", "mem"):
-                    limits[name] = min(float(value), limits.get(name, float("inf")))
-    return limits
-
-
-def _spans(text: str) -> list[dict[str, int]]:
-    """ "[31000-32000, 40000-40001]" as Mesos prints ranges."""
-    parts = [part.split("-") for part in text.strip("[] ").split(",") if "-" in part]
-    return [{"begin": int(begin), "end": int(end)} for begin, end in parts]

@@ -1,15 +1,21 @@
 """Which task goes to which agent: offers and needs in, launches out. Pure.
 
 Servers first, because without all of them nothing trains, and spread over hosts, because a lost host should take as
-little state as possible. Then their replicas, each on another host than its server if there is one. Then workers, each
-to the agent of the fewest workers, so that they share the cores.
+little state as possible. Then their replicas, each on another host than its server if there is one. Then workers:
+spread, each to the agent of the fewest workers, so that they share the cores; or packed, each to the agent that has
+most of the job already, so that others find whole agents. To an agent that is to go into maintenance only if there is
+no room elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
 
+from scheduler.constraints import Census
 from scheduler.resources import NOTHING, Need, Resources
 
 _ORDER = {"server": 0, "replica": 1, "worker": 2}
@@ -24,6 +30,8 @@ class AgentOffer:
     address: str  #: IP address or name where tasks on this agent are reached
     offer_ids: tuple[str, ...]
     resources: Resources
+    attributes: Mapping[str, str] = field(default_factory=dict)  #: what constraints can name, `hostname` included
+    maintenance_in_s: float | None = None  #: seconds until the agent's planned maintenance begins, if there is one
 
 
 @dataclass(frozen=True)
@@ -40,15 +48,17 @@ class Want:
 class Launch:
     want: Want
     resources: Resources
+    revocable: bool = False  #: its cpus are; its executor is the revocable one
 
 
 @dataclass
 class Placement:
-    """What to launch on one agent. `executor` is None where the job's executor runs already."""
+    """What to launch on one agent. An executor is None where it is not needed or runs already."""
 
     offer: AgentOffer
-    executor: Resources | None
     left: Resources
+    executor: Resources | None = None
+    revocable_executor: Resources | None = None  #: of tasks with revocable cpus, which must not share one with others
     launches: list[Launch] = field(default_factory=list)
 
 
@@ -60,6 +70,38 @@ class Occupancy:
     servers: int = 0  #: and replicas
     workers: int = 0
     executor: bool = False
+    revocable_executor: bool = False
+
+
+@dataclass
+class _Site:
+    """An offer while it is being used up."""
+
+    placement: Placement
+    servers: int
+    workers: int
+    executors: set[bool]  #: which there are; True: the revocable one
+
+    @property
+    def offer(self) -> AgentOffer:
+        return self.placement.offer
+
+    def need(self, want: Want, executor_need: Need, revocable: bool) -> Need:
+        return want.need if revocable in self.executors else want.need + executor_need
+
+    def put(self, want: Want, executor_need: Need, revocable: bool) -> None:
+        placement = self.placement
+        if revocable not in self.executors:
+            taken, placement.left = _take(placement.left, executor_need, revocable)
+            if revocable:
+                placement.revocable_executor = taken
+            else:
+                placement.executor = taken
+            self.executors.add(revocable)
+        taken, placement.left = _take(placement.left, want.need, revocable)
+        placement.launches.append(Launch(want, taken, revocable))
+        self.servers += want.role != "worker"
+        self.workers += want.role == "worker"
 
 
 def place(
@@ -67,6 +109,9 @@ def place(
     offers: Sequence[AgentOffer],
     executor_need: Need,
     running: Mapping[str, Occupancy],
+    census: Census | None = None,
+    pack: bool = False,
+    revocable: bool = False,
 ) -> list[Placement]:
     """Fits as many wants as possible, in the order servers, replicas, workers, each by index.
 
@@ -74,61 +119,118 @@ def place(
         wants: slots to fill.
         offers: one per agent.
         executor_need: taken once on each agent that has no executor of the job yet.
-        running: what of the job runs, by agent id (agents without an offer count too, for the spreading).
+        running: what of the job runs, by agent id, of all agents that make an offer or have a server.
+        census: the constraints and the tasks they count; those placed here are added to it.
+        pack: workers on few agents, not on many.
+        revocable: workers may run on revocable cpus, and do so where there are any.
 
     Returns:
-        One Placement per agent that gets at least one task. For each: what the executor, the launches and `left` hold
+        One Placement per agent that gets at least one task. For each: what the executors, the launches and `left` hold
         is together what the agent offered.
     """
-    hosts = {offer.agent_id: offer.hostname for offer in offers}
-    hosts.update({agent_id: occupancy.hostname for agent_id, occupancy in running.items()})
-    servers = {agent_id: running[agent_id].servers if agent_id in running else 0 for agent_id in hosts}
-    workers = {agent_id: running[agent_id].workers if agent_id in running else 0 for agent_id in hosts}
-    has_executor = {agent_id for agent_id, occupancy in running.items() if occupancy.executor}
-    placements: dict[str, Placement] = {}
-    seats: dict[int, str] = {}  # index of a server -> host it or its replica was placed on
+    return _Placer(offers, executor_need, running, census or Census(()), pack, revocable).place(wants)
 
-    def servers_on_host(offer: AgentOffer) -> int:
-        return sum(count for agent_id, count in servers.items() if hosts[agent_id] == offer.hostname)
 
-    for want in sorted(wants, key=lambda want: (_ORDER[want.role], want.index)):
-        candidates = []
+class _Placer:
+    def __init__(
+        self,
+        offers: Sequence[AgentOffer],
+        executor_need: Need,
+        running: Mapping[str, Occupancy],
+        census: Census,
+        pack: bool,
+        revocable: bool,
+    ) -> None:
+        self._executor_need = executor_need
+        self._census = census
+        self._pack = pack
+        self._revocable = revocable
+        self._sites = []
         for offer in offers:
-            placement = placements.get(offer.agent_id)
-            left = placement.left if placement else offer.resources
-            fresh = placement is None and offer.agent_id not in has_executor
-            if left.fits(want.need + executor_need if fresh else want.need):
-                candidates.append((offer, left, fresh))
-        if not candidates:
-            continue
-        if want.role != "worker":
-            apart_from = want.apart_from or seats.get(want.index, "")
-            offer, left, fresh = min(
-                candidates,
-                key=lambda c: (
-                    c[0].hostname == apart_from, servers_on_host(c[0]), servers[c[0].agent_id], -c[1].cpus,
-                    c[0].agent_id,
-                ),
-            )  # fmt: skip
-            seats[want.index] = offer.hostname
-        else:
-            offer, left, fresh = min(
-                candidates,
-                key=lambda c: (workers[c[0].agent_id], servers[c[0].agent_id], -c[1].cpus, c[0].agent_id),
-            )
-        if offer.agent_id not in placements:
-            executor, left = _take(left, executor_need) if fresh else (None, left)
-            placements[offer.agent_id] = Placement(offer, executor, left)
-        placement = placements[offer.agent_id]
-        taken, placement.left = _take(placement.left, want.need)
-        placement.launches.append(Launch(want, taken))
-        servers[offer.agent_id] += want.role != "worker"
-        workers[offer.agent_id] += want.role == "worker"
-    return list(placements.values())
+            known = running.get(offer.agent_id) or Occupancy(offer.hostname)
+            executors = {kind for kind, there in ((False, known.executor), (True, known.revocable_executor)) if there}
+            self._sites.append(_Site(Placement(offer, offer.resources), known.servers, known.workers, executors))
+        self._hosts: dict[int, str] = {}  # index of a server -> where it or its replica was placed
+        self._servers_on_host: dict[str, int] = {}
+        for occupancy in running.values():
+            if occupancy.servers:
+                count = self._servers_on_host.get(occupancy.hostname, 0) + occupancy.servers
+                self._servers_on_host[occupancy.hostname] = count
+
+    def place(self, wants: Sequence[Want]) -> list[Placement]:
+        def kind(want: Want) -> tuple[str, Need]:
+            return want.role, want.need
+
+        # Of wants that are alike, one that finds no room shows that the others will not either.
+        for (role, _), alike in groupby(sorted(wants, key=lambda want: (_ORDER[want.role], want.index)), key=kind):
+            if role == "worker" and not self._census.concerns(role):
+                self._place_workers(alike)
+            else:
+                self._place_one_by_one(alike)
+        return [site.placement for site in self._sites if site.placement.launches]
+
+    def _place_workers(self, wants: Iterator[Want]) -> None:
+        """The best site, again and again, from a heap: no constraint changes which sites are good."""
+        want = next(wants)
+        candidates = self._candidates(want)
+        heap = [(self._worker_key(*candidate), number) for number, candidate in enumerate(candidates)]
+        heapq.heapify(heap)
+        following: Want | None = want
+        while heap and following is not None:
+            _, number = heap[0]
+            site, revocable = candidates[number]
+            if not self._fits(site, want, revocable):
+                heapq.heappop(heap)
+                continue
+            site.put(following, self._executor_need, revocable)
+            heapq.heapreplace(heap, (self._worker_key(site, revocable), number))
+            following = next(wants, None)
+
+    def _place_one_by_one(self, wants: Iterator[Want]) -> None:
+        for want in wants:
+            candidates = [
+                candidate
+                for candidate in self._candidates(want)
+                if self._census.allows(want.role, candidate[0].offer.attributes)
+            ]
+            if not candidates:
+                return
+            if want.role != "worker":
+                apart_from = want.apart_from or self._hosts.get(want.index, "")
+                site, revocable = min(candidates, key=lambda candidate: self._server_key(candidate[0], apart_from))
+                host = self._hosts[want.index] = site.offer.hostname
+                self._servers_on_host[host] = self._servers_on_host.get(host, 0) + 1
+            else:
+                site, revocable = min(candidates, key=lambda candidate: self._worker_key(*candidate))
+            site.put(want, self._executor_need, revocable)
+            self._census.add(want.role, site.offer.attributes)
+
+    def _candidates(self, want: Want) -> list[tuple[_Site, bool]]:
+        kinds = (True, False) if self._revocable and want.role == "worker" else (False,)
+        return [(site, kind) for site in self._sites for kind in kinds if self._fits(site, want, kind)]
+
+    def _fits(self, site: _Site, want: Want, revocable: bool) -> bool:
+        return site.placement.left.fits(site.need(want, self._executor_need, revocable), revocable)
+
+    def _server_key(self, site: _Site, apart_from: str) -> tuple[Any, ...]:
+        on_host = self._servers_on_host.get(site.offer.hostname, 0)
+        shared = site.offer.hostname == apart_from
+        return (_planned(site), shared, on_host, site.servers, -site.placement.left.cpus, site.offer.agent_id)
+
+    def _worker_key(self, site: _Site, revocable: bool) -> tuple[Any, ...]:
+        left, agent_id = site.placement.left.cpus, site.offer.agent_id
+        crowd = self._census.crowd("worker", site.offer.attributes)
+        if self._pack:
+            return (_planned(site), not revocable, crowd, -site.workers - site.servers, left, agent_id)
+        return (_planned(site), not revocable, crowd, site.workers, site.servers, -left, agent_id)
 
 
-def _take(resources: Resources, need: Need) -> tuple[Resources, Resources]:
-    result = resources.take(need)
+def _planned(site: _Site) -> bool:
+    return site.offer.maintenance_in_s is not None
+
+
+def _take(resources: Resources, need: Need, revocable: bool) -> tuple[Resources, Resources]:
+    result = resources.take(need, revocable)
     if result is None:
         raise ValueError(f"{need} does not fit into {resources}")
     return result
@@ -139,17 +241,11 @@ def merge_offers(offers: Sequence[AgentOffer]) -> list[AgentOffer]:
     merged: dict[str, AgentOffer] = {}
     for offer in offers:
         known = merged.get(offer.agent_id)
-        merged[offer.agent_id] = (
-            offer
-            if known is None
-            else AgentOffer(
-                known.agent_id,
-                known.hostname,
-                known.address,
-                known.offer_ids + offer.offer_ids,
-                known.resources + offer.resources,
-            )
-        )
+        if known is None:
+            merged[offer.agent_id] = offer
+            continue
+        ids, resources = known.offer_ids + offer.offer_ids, known.resources + offer.resources
+        merged[offer.agent_id] = replace(known, offer_ids=ids, resources=resources)
     return list(merged.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from scheduler.constraints import Constraint
 from scheduler.resources import Need
 
 #: The executor beside its tasks; Mesos wants at least 0.01 cpus and 32 MB.
@@ -20,7 +21,7 @@ class JobPlan:
     """Everything the framework needs to know about the job it runs."""
 
     job_id: str  #: letters, digits, dots, dashes; at most 100 characters
-    workers: int
+    workers: int  #: at most, until it is scaled
     servers: int
     control: str  #: "host:port" of the control channel, as agents reach it
     secret: str  #: hex
@@ -38,12 +39,19 @@ class JobPlan:
     user: str = ""
     role: str = "*"
     principal: str = "mesograd"
+    min_workers: int = 1  #: training begins with that many, and no more than the rest is given up for others
+    pack: bool = False  #: workers on as few agents as possible, in place of as many
+    constraints: tuple[Constraint, ...] = ()  #: on agents and how tasks spread over them
+    revocable: bool = False  #: workers may run on resources that Mesos can take away
+    mem_retry: float = 0.0  #: factor for the memory of a task that was killed for want of it; 0: the same again
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.servers < 1:
             raise ValueError(f"a job needs a worker and a server: workers={self.workers}, servers={self.servers}")
         if self.server_replicas not in (0, 1):
             raise ValueError(f"a server has one replica or none, not {self.server_replicas}")
+        if not 1 <= self.min_workers <= self.workers:
+            raise ValueError(f"min_workers={self.min_workers} is not between 1 and workers={self.workers}")
         if len(self.job_id) > 100 or not self.job_id.replace("-", "").replace(".", "").replace("_", "").isalnum():
             raise ValueError(f"job id {self.job_id!r} is too long or holds a character Mesos refuses")
 
@@ -73,6 +81,13 @@ class Patience:
     backoff_first_s: float = 1  #: before the second relaunch of a slot; doubles from there
     backoff_max_s: float = 30
     failures: int = 5  #: failures of one slot in a row, without progress of the job, that end it
+    agent_failures: int = 2  #: failures of tasks on one agent, more than on another, that have it avoided
+    avoid_first_s: float = 30  #: how long; doubles with every further failure
+    avoid_max_s: float = 600
+    drain_s: float = 60  #: before an agent's maintenance begins, its tasks are moved
+    share_s: float = 3  #: between looks at how the cluster is shared
+    refused_s: float = 120  #: a framework that did not take what was given up for it is not waited for that long
+    idle_executor_s: float = 5  #: without a task, before an executor is ended
     reconcile_first_s: float = 5
     reconcile_max_s: float = 60
     reconcile_all_s: float = 900

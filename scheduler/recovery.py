@@ -5,10 +5,12 @@ last; `restore` makes the job's present out of records. Where the records were w
 sent (a launch, a kill), reconciliation finds out: Mesos knows no such task, or still runs it.
 
     framework       id
-    slot ROLE INDEX incarnation, failures in a row, the live task: ids, agent, executor, Mesos state, hello
+    slot ROLE INDEX incarnation, failures in a row, whether it is open, the live task: ids, agent, executor, Mesos
+                    state, hello
     executors       how many were ever launched
     executor AGENT  ExecutorInfo as launched
     members         attempt, servers, replicas, which of them are in step
+    size            how many workers are wanted, how many at least, whether the training has begun
     progress        what has been reported (progress_marks.py)
     ending          phase, outcome, once the job ends
 """
@@ -22,7 +24,7 @@ from proto import control_pb2
 from scheduler import actions as act
 from scheduler.ending import Ending, Phase
 from scheduler.executors import Executor
-from scheduler.job_state import JobState
+from scheduler.job_state import JobState, Size
 from scheduler.json_values import Json, decode, encode
 from scheduler.membership import Members
 from scheduler.outcome import Outcome
@@ -30,7 +32,12 @@ from scheduler.progress_marks import ProgressMarks
 from scheduler.slots import Slot, Task
 
 FRAMEWORK, MEMBERS, PROGRESS, EXECUTORS, ENDING = "framework", "members", "progress", "executors", "ending"
+SIZE = "size"
 SLOT, EXECUTOR = "slot ", "executor "
+
+
+def executor_key(agent_id: str, revocable: bool) -> str:
+    return f"{EXECUTOR}{agent_id}{' revocable' if revocable else ''}"
 
 
 def slot_key(slot: Slot) -> str:
@@ -51,6 +58,7 @@ class Recorder:
         found: dict[str, Json | None] = {
             FRAMEWORK: {"id": job.framework_id} if job.framework_id else None,
             MEMBERS: encode(job.members) if job.members.attempt else None,
+            SIZE: encode(job.size) if job.size != Size(job.plan.workers, job.plan.min_workers) else None,
             EXECUTORS: {"launched": job.executors.launched} if job.executors.launched else None,
             ENDING: _ending_record(self._ending) if self._ending.phase is not Phase.RUNNING else None,
         }
@@ -59,9 +67,9 @@ class Recorder:
             found[PROGRESS] = encode(job.marks.reported)
         for slot in job.slots.take_touched():
             found[slot_key(slot)] = _slot_record(slot)
-        for agent_id in job.executors.take_touched():
-            executor = job.executors.by_agent.get(agent_id)
-            found[EXECUTOR + agent_id] = encode(executor) if executor is not None else None
+        for agent_id, revocable in job.executors.take_touched():
+            executor = job.executors.at(agent_id, revocable)
+            found[executor_key(agent_id, revocable)] = encode(executor) if executor is not None else None
         changes = {key: record for key, record in found.items() if self._written.get(key) != record}
         for key, record in changes.items():
             if record is None:
@@ -75,8 +83,8 @@ def snapshot(job: JobState, ending: Ending) -> dict[str, Json]:
     """All records of the present, whatever was written before."""
     for slot in job.slots.all:
         job.slots.touch(slot)
-    for agent_id in job.executors.by_agent:
-        job.executors.touch(agent_id)
+    for executor in job.executors.all():
+        job.executors.touch(executor.agent_id, executor.revocable)
     job.marks.touched = True
     return {key: record for key, record in Recorder(job, ending, {}).changes().items() if record is not None}
 
@@ -93,6 +101,7 @@ def restore(job: JobState, ending: Ending, records: Mapping[str, Json], now: flo
     """
     job.framework_id = str(records.get(FRAMEWORK, {}).get("id", ""))
     job.members = decode(Members, records.get(MEMBERS, {}))
+    job.size = decode(Size, records[SIZE]) if SIZE in records else job.size
     job.executors.launched = int(records.get(EXECUTORS, {}).get("launched", 0))
     job.marks.reported = marks(records)
     job.step, job.epoch = job.marks.reported.step, job.marks.reported.epoch
@@ -102,7 +111,7 @@ def restore(job: JobState, ending: Ending, records: Mapping[str, Json], now: flo
         elif key.startswith(EXECUTOR):
             executor = decode(Executor, record)
             executor.certain = executor.confirmed
-            job.executors.by_agent[executor.agent_id] = executor
+            job.executors.restore(executor)
     if ENDING in records:
         record = records[ENDING]
         ending.restore(Phase(record["phase"]), decode(Outcome, record["outcome"]), now)
@@ -110,6 +119,10 @@ def restore(job: JobState, ending: Ending, records: Mapping[str, Json], now: flo
 
 def _slot_record(slot: Slot) -> Json:
     record: Json = {"incarnation": slot.incarnation, "failures": slot.failures}
+    if not slot.open:
+        record["open"] = False
+    if slot.mem_factor != 1.0:
+        record["mem_factor"] = slot.mem_factor
     if slot.task is not None:
         task = slot.task
         record["task"] = {
@@ -118,6 +131,8 @@ def _slot_record(slot: Slot) -> Json:
             "hostname": task.hostname,
             "executor_id": task.executor_id,
             "state": task.state,
+            "attributes": dict(task.attributes),
+            "revocable": task.revocable,
             "hello": encode(task.hello.SerializeToString()) if task.hello is not None else "",
         }
     return record
@@ -127,10 +142,13 @@ def _restore_slot(job: JobState, key: str, record: Json, now: float) -> None:
     role, index = key.removeprefix(SLOT).rsplit(" ", 1)
     slot = job.slots.ensure(role, int(index))
     slot.incarnation, slot.failures = int(record["incarnation"]), int(record["failures"])
+    slot.mem_factor = float(record.get("mem_factor", 1.0))
+    if not record.get("open", True):
+        job.slots.close(slot)
     saved: dict[str, Any] | None = record.get("task")
     if saved is None:
         return
-    slot.task = Task(
+    task = Task(
         task_id=saved["task_id"],
         agent_id=saved["agent_id"],
         hostname=saved["hostname"],
@@ -139,9 +157,12 @@ def _restore_slot(job: JobState, key: str, record: Json, now: float) -> None:
         state=saved["state"],
         changed_at=now,
         silent_since=now,
+        attributes=saved.get("attributes", {}),
+        revocable=bool(saved.get("revocable", False)),
     )
+    job.slots.fill(slot, task)
     if saved["hello"]:
-        slot.task.hello = control_pb2.Hello.FromString(decode(bytes, saved["hello"]))
+        task.hello = control_pb2.Hello.FromString(decode(bytes, saved["hello"]))
 
 
 def _ending_record(ending: Ending) -> Json:
@@ -167,7 +188,7 @@ class Adoption:
         """Executors without tasks may have died unseen: later tasks get new ones."""
         job = self._job
         busy = {task.executor_id for _, task in job.slots.tasks()}
-        for executor in list(job.executors.by_agent.values()):
+        for executor in job.executors.all():
             if executor.executor_id not in busy:
                 job.do(act.ShutdownExecutor(executor.executor_id, executor.agent_id))
                 job.executors.forget(executor.agent_id, executor.executor_id)
@@ -188,7 +209,7 @@ class Adoption:
         if not missing:
             self._over = True
             if self._ending.phase is Phase.RUNNING:
-                empty = sum(slot.task is None for slot in job.slots.all)
+                empty = sum(1 for _ in job.slots.empty())
                 others = f", {empty} are launched anew" if empty else ""
                 job.note(f"in control of {job.plan.job_id}: {self._adopted} of its tasks run on{others}")
         elif self._told_at is None or now - self._told_at >= job.patience.tell_address_s:

@@ -20,6 +20,11 @@ def framework_name(plan: JobPlan) -> str:
     return f"mesograd {plan.job_id}"
 
 
+def capabilities(plan: JobPlan) -> tuple[str, ...]:
+    """What the framework says it can deal with."""
+    return (*CAPABILITIES, "REVOCABLE_RESOURCES") if plan.revocable else CAPABILITIES
+
+
 def framework_info(plan: JobPlan, hostname: str, framework_id: str = "") -> dict[str, Any]:
     """FrameworkInfo. `user`, `principal` and `checkpoint` cannot be changed once registered."""
     info: dict[str, Any] = {
@@ -30,7 +35,7 @@ def framework_info(plan: JobPlan, hostname: str, framework_id: str = "") -> dict
         "roles": [plan.role],
         "checkpoint": True,
         "failover_timeout": FAILOVER_TIMEOUT_S,
-        "capabilities": [{"type": name} for name in CAPABILITIES],
+        "capabilities": [{"type": name} for name in capabilities(plan)],
         "offer_filters": {plan.role: {"min_allocatable_resources": {"quantities": _smallest_useful(plan)}}},
         "labels": {"labels": [{"key": "mesograd.job", "value": plan.job_id}]},
     }
@@ -62,6 +67,12 @@ def executor_info(plan: JobPlan, executor_id: str, framework_id: str, resources:
     }
 
 
+def threads(plan: JobPlan, role: str) -> int:
+    """OpenMP threads of a task: as many as cpus were granted, unless the user says otherwise with --env."""
+    chosen = plan.task_environment.get("OMP_NUM_THREADS", "")
+    return int(chosen) if chosen.isdigit() and int(chosen) else max(1, int(plan.need(role).cpus))
+
+
 def task_info(
     plan: JobPlan,
     patience: Patience,
@@ -78,7 +89,7 @@ def task_info(
         "job_id": plan.job_id,
         "control": plan.control,
         "secret": plan.secret,
-        "threads": max(1, int(plan.need(role).cpus)),
+        "threads": threads(plan, role),
         "env": dict(plan.task_environment),
     }
     info: dict[str, Any] = {

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 #: Inclusive ranges, sorted, neither overlapping nor adjacent.
 Ranges = tuple[tuple[int, int], ...]
-#: (name, traits as canonical JSON). Reserved traits sort apart from unreserved ones by `_is_reserved`.
+#: (name, traits as canonical JSON). `_traits` says what of them matters here.
 Bin = tuple[str, str]
 
 _VALUE_FIELDS = ("name", "type", "scalar", "ranges", "set")
@@ -86,15 +87,17 @@ class Resources:
 
     @staticmethod
     def parse(items: Iterable[Mapping[str, Any]]) -> Resources:
-        """From Mesos' JSON. What Mesograd never uses is left out: revocable, shared and disk resources, sets.
+        """From Mesos' JSON. What Mesograd never uses is left out: shared and disk resources, sets, revocable memory.
 
         Raises ResourceError for a malformed item.
         """
         scalars: dict[Bin, int] = {}
         ranges: dict[Bin, Ranges] = {}
         for item in items:
-            if "revocable" in item or "shared" in item or "disk" in item or "provider_id" in item:
+            if "shared" in item or "disk" in item or "provider_id" in item:
                 continue
+            if "revocable" in item and item.get("name") != "cpus":
+                continue  # memory that is taken away is a dead task; only cpus are worth the risk
             try:
                 name, kind = item["name"], item["type"]
                 key = (name, json.dumps({k: v for k, v in item.items() if k not in _VALUE_FIELDS}, sort_keys=True))
@@ -117,17 +120,33 @@ class Resources:
             items.append({"name": name, "type": "RANGES", "ranges": value, **json.loads(traits)})
         return items
 
-    def milli(self, name: str) -> int:
-        """Thousandths of scalar `name`, over all traits."""
-        return sum(value for (bin_name, _), value in self.scalars.items() if bin_name == name)
+    def milli(self, name: str, revocable: bool = False) -> int:
+        """Thousandths of scalar `name`, over all traits; of the revocable part, or of all that is not revocable."""
+        return sum(
+            value
+            for (bin_name, traits), value in self.scalars.items()
+            if bin_name == name and _traits(traits).revocable == revocable
+        )
+
+    @cached_property
+    def _cpus_milli(self) -> int:
+        return self.milli("cpus")
+
+    @cached_property
+    def _mem_milli(self) -> int:
+        return self.milli("mem")
 
     @property
     def cpus(self) -> float:
-        return self.milli("cpus") / 1000
+        return self._cpus_milli / 1000
+
+    @property
+    def revocable_cpus(self) -> float:
+        return self.milli("cpus", revocable=True) / 1000
 
     @property
     def mem_mb(self) -> float:
-        return self.milli("mem") / 1000
+        return self._mem_milli / 1000
 
     @property
     def ports(self) -> list[int]:
@@ -136,25 +155,31 @@ class Resources:
             p for (name, _), r in self.ranges.items() if name == "ports" for b, e in r for p in range(b, e + 1)
         )
 
-    @property
+    @cached_property
     def port_count(self) -> int:
         return sum(e - b + 1 for (name, _), r in self.ranges.items() if name == "ports" for b, e in r)
 
-    def fits(self, need: Need) -> bool:
+    def fits(self, need: Need, revocable: bool = False) -> bool:
+        """`revocable`: its cpus are to be revocable ones."""
+        cpus = self.milli("cpus", revocable=True) if revocable else self._cpus_milli
         return (
-            self.milli("cpus") >= to_milli(need.cpus)
-            and self.milli("mem") >= to_milli(need.mem_mb)
-            and self.port_count >= need.ports
+            cpus >= to_milli(need.cpus) and self._mem_milli >= to_milli(need.mem_mb) and self.port_count >= need.ports
         )
 
-    def take(self, need: Need) -> tuple[Resources, Resources] | None:
-        """(taken, left) with taken + left == self, or None if it does not fit. Reserved resources are taken first."""
-        if not self.fits(need):
+    def take(self, need: Need, revocable: bool = False) -> tuple[Resources, Resources] | None:
+        """(taken, left) with taken + left == self, or None if it does not fit. Reserved resources are taken first.
+
+        A task and its executor may not have both revocable and other resources of one name (Mesos' documentation,
+        "Oversubscription"); so all cpus taken are revocable, or none.
+        """
+        if not self.fits(need, revocable):
             return None
         scalars: dict[Bin, int] = {}
         ranges: dict[Bin, Ranges] = {}
         for name, wanted in (("cpus", to_milli(need.cpus)), ("mem", to_milli(need.mem_mb))):
             for key in self._bins(self.scalars, name):
+                if _traits(key[1]).revocable != (revocable and name == "cpus"):
+                    continue
                 amount = min(wanted, self.scalars[key])
                 if amount:
                     scalars[key] = amount
@@ -171,7 +196,7 @@ class Resources:
 
     @staticmethod
     def _bins(values: Mapping[Bin, Any], name: str) -> list[Bin]:
-        return sorted((key for key in values if key[0] == name), key=lambda key: (not _is_reserved(key[1]), key[1]))
+        return sorted((key for key in values if key[0] == name), key=lambda key: (not _traits(key[1]).reserved, key[1]))
 
     def __add__(self, other: Resources) -> Resources:
         """Raises ResourceError if both hold the same port."""
@@ -213,9 +238,17 @@ def _size(ranges: Ranges) -> int:
     return sum(end - begin + 1 for begin, end in ranges)
 
 
-def _is_reserved(traits: str) -> bool:
+@dataclass(frozen=True)
+class _Traits:
+    reserved: bool
+    revocable: bool
+
+
+@cache  # a cluster has a handful of them
+def _traits(traits: str) -> _Traits:
     parsed = json.loads(traits)
-    return bool(parsed.get("reservations")) or parsed.get("role", "*") != "*"
+    reserved = bool(parsed.get("reservations")) or parsed.get("role", "*") != "*"
+    return _Traits(reserved, "revocable" in parsed)
 
 
 NOTHING = Resources({}, {})

@@ -10,8 +10,16 @@ from scheduler.job_state import JobState
 from scheduler.slots import Slot, Task
 
 _AGENT_FAULTS = frozenset(  #: the task is not to blame
-    {"REASON_AGENT_DRAINING", "REASON_SLAVE_DRAINING", "REASON_SLAVE_REMOVED", "REASON_SLAVE_REMOVED_BY_OPERATOR"}
+    {
+        "REASON_AGENT_DRAINING",
+        "REASON_SLAVE_DRAINING",
+        "REASON_SLAVE_REMOVED",
+        "REASON_SLAVE_REMOVED_BY_OPERATOR",
+        "REASON_AGENT_REMOVED_BY_OPERATOR",
+        "REASON_CONTAINER_PREEMPTED",  # revocable resources were taken back
+    }
 )
+_MEMORY = "REASON_CONTAINER_LIMITATION_MEMORY"
 _EXECUTOR_ENDS = frozenset(
     {"REASON_EXECUTOR_TERMINATED", "REASON_EXECUTOR_REGISTRATION_TIMEOUT", "REASON_EXECUTOR_REREGISTRATION_TIMEOUT"}
 )
@@ -31,8 +39,12 @@ class Supervision:
 
     def progressed(self) -> None:
         """The job got further: what failed before has been overcome."""
-        self._job.slots.progressed()
+        job = self._job
+        job.slots.progressed()
         self._causes.clear()
+        for agent_id in job.agents.failing():  # hardly ever any
+            if any(task.attached and task.state == "TASK_RUNNING" for _, task in job.slots.on_agent(agent_id)):
+                job.agents.worked(agent_id)
 
     def on_status(self, update: ev.StatusUpdate, now: float) -> None:
         job = self._job
@@ -51,14 +63,14 @@ class Supervision:
 
     def on_agent_lost(self, event: ev.AgentLost, now: float) -> None:
         """No more than a hint, as the status updates of its tasks tell the truth: asks for them."""
-        tasks = (task.task_id for _, task in self._job.slots.tasks() if task.agent_id == event.agent_id)
-        self._job.reconciliation.add(tasks, now)
+        self._job.agents.gone(event.agent_id)
+        self._job.reconciliation.add((task.task_id for _, task in self._job.slots.on_agent(event.agent_id)), now)
 
     def on_executor_lost(self, event: ev.ExecutorLost, now: float) -> None:
         job = self._job
         job.executors.forget(event.agent_id, event.executor_id)
-        tasks = (task.task_id for _, task in job.slots.tasks() if task.executor_id == event.executor_id)
-        job.reconciliation.add(tasks, now)
+        here = job.slots.on_agent(event.agent_id)
+        job.reconciliation.add((task.task_id for _, task in here if task.executor_id == event.executor_id), now)
 
     def _changed(self, slot: Slot, task: Task, update: ev.StatusUpdate, now: float) -> None:
         job = self._job
@@ -75,8 +87,12 @@ class Supervision:
             if update.exit_code == _FATAL_EXIT and not task.failure and self._ending.phase is Phase.RUNNING:
                 words = update.message.strip().splitlines() or ["it did not say why"]
                 self._ending.fail(f"{slot.name} on {task.hostname} gave up: {words[-1]}", now, update.message)
-            counts = update.state in _FAILURES and update.reason not in _AGENT_FAULTS
+            counts = update.state in _FAILURES and update.reason not in _AGENT_FAULTS and not task.leaving
             message = update.message or update.state
+            if update.reason == _MEMORY or update.killed_for_memory:
+                message = self._killed_for_memory(slot, message)
+            elif counts:
+                self._blame(task, now)
             if update.reason in _EXECUTOR_ENDS:
                 message += f" (see stderr in the sandbox of {task.executor_id})"
             self._lose(slot, task, message, counts, now)
@@ -90,16 +106,35 @@ class Supervision:
         else:
             task.doubtful_since = None
             job.executors.confirm(task.agent_id, task.executor_id)
-            if all(task.state == "TASK_RUNNING" for _, task in job.slots.tasks()):
+            running = not job.marked("tasks running")
+            if running and all(task.state == "TASK_RUNNING" for _, task in job.slots.tasks()):
                 job.mark("tasks running")
+
+    def _killed_for_memory(self, slot: Slot, message: str) -> str:
+        """Its message for people; the next task of the slot gets more, if that is allowed."""
+        job = self._job
+        had_mb = job.slots.need(slot).mem_mb
+        text = f"killed for want of memory, of which it had {had_mb:g} MB"
+        if job.plan.mem_retry > 1 and not self._ending.begun:
+            slot.mem_factor *= job.plan.mem_retry
+            text += f"; the next one gets {job.slots.need(slot).mem_mb:g} MB"
+        elif slot.role == "worker":
+            text += " (give more with --mem-per-worker, or let it grow with --mem-retry)"
+        return f"{text}\n{message}"
+
+    def _blame(self, task: Task, now: float) -> None:
+        """An agent that fails tasks while others do not gets none for a while."""
+        avoid_s = self._job.agents.failed(task.agent_id, now)
+        if avoid_s and self._ending.phase is Phase.RUNNING:
+            self._job.note(f"{task.hostname} is avoided for {avoid_s:g} s: tasks fail there that do not elsewhere")
 
     def _forget_unborn(self, task: Task) -> None:
         """An executor whose every task was dropped before one ran has probably never been started."""
         job = self._job
-        executor = job.executors.by_agent.get(task.agent_id)
+        executor = job.executors.find(task.agent_id, task.executor_id)
         if executor is None or executor.confirmed:
             return
-        if not any(other.executor_id == executor.executor_id for _, other in job.slots.tasks()):
+        if not any(other.executor_id == task.executor_id for _, other in job.slots.on_agent(task.agent_id)):
             job.executors.forget(task.agent_id, executor.executor_id)
 
     def _lose(self, slot: Slot, task: Task, message: str, counts: bool, now: float) -> None:
@@ -107,6 +142,10 @@ class Supervision:
         job, running = self._job, self._ending.phase is Phase.RUNNING
         job.slots.vacate(slot, now, job.patience, counts and running)
         if not running:
+            return
+        if task.leaving:
+            then = "; a new one starts elsewhere" if slot.open else ""
+            job.note(f"{slot.name} has left {task.hostname}: {task.leaving}{then}")
             return
         how, _, last_words = message.strip().partition("\n")
         how = how.removesuffix("; last words:")
@@ -141,7 +180,7 @@ class Supervision:
             job.reconciliation.add([task.task_id], now)
         if task.killed_at is not None:
             if now - task.killed_at >= patience.kill_s:
-                self._lose(slot, task, "it does not end", True, now)
+                self._lose(slot, task, "it does not end", not task.leaving, now)
             return
         if task.doubtful_since is not None and now - task.doubtful_since >= patience.doubt_s and not task.attached:
             self._lose(slot, task, "out of the master's sight, and silent", False, now)

@@ -114,7 +114,8 @@ class Harness:
             self.gone(event.task_id)
         if isinstance(event, ev.Offers):
             self.offered.update({offer_id: offer for offer in event.offers for offer_id in offer.offer_ids})
-        self.given_up |= self.framework.job.slots.retired
+        live = {task.task_id for _, task in self.framework.job.slots.tasks()}
+        self.given_up |= set(self.alive.values()) - live
         carried_out = self.framework.handle(event, self.now)[:done]
         for action in carried_out:
             self.check(action)
@@ -168,8 +169,9 @@ class Harness:
             written = [record["task"]["task_id"] for record in self.store.values() if "task" in record]
             assert task_id in written, "launched before it was written down"
             slot = task["name"].rpartition(".")[0]
-            known = self.framework.job.slots.retired | self.given_up
-            assert slot not in self.alive or self.alive[slot] in known, f"two live tasks in {slot}"
+            find = self.framework.job.slots.find
+            gone = slot not in self.alive or self.alive[slot] in self.given_up or find(self.alive[slot]) is None
+            assert gone, f"two live tasks in {slot}"
             self.alive[slot] = task_id
             used = used + Resources.parse(task["resources"])
             executor = task["executor"]

@@ -191,7 +191,7 @@ def test_a_slot_that_keeps_failing_ends_the_job_with_the_first_cause(state):
     launches = []
     while h.phase is Phase.RUNNING:
         if of(actions, act.Revive):
-            assert of(h.offer("a"), act.Accept)
+            assert of(h.offer("a", "b"), act.Accept)
             launches.append(h.now)
             actions = h.status(h.alive["worker-0"], state, message="exit code 4; last words:\nTraceback\nOops: no")
         else:

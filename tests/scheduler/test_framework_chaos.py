@@ -214,7 +214,7 @@ class Chaos(RuleBasedStateMachine):
         live = [task.task_id for _, task in self.h.framework.job.slots.tasks()]
         assert len(live) == len(set(live)) <= self.size
         written = {record["task"]["task_id"] for record in self.h.store.values() if "task" in record}
-        assert set(live) <= set(self.h.tasks) | written  # a driver may have died before it sent what it had written
+        assert set(live) <= set(self.h.tasks) | written, "a driver may have died between writing and launching"
 
     def teardown(self):
         if not hasattr(self, "h") or self.h.over is not None:

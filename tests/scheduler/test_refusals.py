@@ -4,7 +4,7 @@ import pytest
 
 from scheduler import events as ev
 from scheduler import refusals
-from scheduler.mesos_link import quota_limits
+from scheduler.master_questions import quota_limits
 from tests.scheduler.harness import Harness, notes, plan, resources
 
 

@@ -92,7 +92,7 @@ def test_reserved_resources_go_first_and_keep_their_traits():
     assert left.cpus == 1.5
 
 
-@pytest.mark.parametrize("field", [{"revocable": {}}, {"shared": {}}, {"disk": {}}, {"provider_id": {"value": "x"}}])
+@pytest.mark.parametrize("field", [{"shared": {}}, {"disk": {}}, {"provider_id": {"value": "x"}}])
 def test_resources_that_are_not_ours_to_use_are_left_out(field):
     item = {"name": "cpus", "type": "SCALAR", "scalar": {"value": 8}, **field}
     assert Resources.parse([item]) == NOTHING

@@ -3,7 +3,8 @@
 import pytest
 
 from scheduler.local import AgentSize, agent_size
-from scheduler.mesos_link import _spans, parse_offer, parse_status
+from scheduler.master_questions import _spans
+from scheduler.mesos_link import parse_offer, parse_status
 from scheduler.phases import Phases, process_age_s
 from scheduler.plan import Patience
 from scheduler.reconciliation import Reconciliation

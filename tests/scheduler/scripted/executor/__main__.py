@@ -17,7 +17,8 @@ class ScriptedExecutor(Executor):
 
     def launchTask(self, driver, task):
         task_id = task["task_id"]["value"]
-        child = subprocess.Popen([sys.executable, "-m", "executor.task"], stdin=subprocess.PIPE, start_new_session=True)
+        command = [sys.executable, "-m", "executor.task", task_id]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         self.children[task_id] = child
         child.stdin.write(base64.b64decode(task["data"]) + b"\n")
         child.stdin.flush()
