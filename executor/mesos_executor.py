@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from executor.child import Child
+from executor.memory_kills import MemoryKills
 from executor.sandbox import SandboxPaths, tail
 from executor.task_request import child_environment, grace_period_s, parse_task_request
 from executor.task_table import (
@@ -77,6 +78,7 @@ class MesosExecutor(Executor):
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_writer = socket.socketpair()
         self._finish = False
+        self._memory_kills = MemoryKills()
 
     # --- callbacks, made by the driver's thread -------------------------------------------------------------------
 
@@ -224,7 +226,8 @@ class MesosExecutor(Executor):
                 words = tail(self._paths.stderr(task_id))
                 logger.info("task %s ended with return code %d", task_id, code)
                 if code < 0:
-                    self._handle(Exited(task_id, None, -code, words))
+                    for_memory = -code == signal.SIGKILL and self._memory_kills.more()
+                    self._handle(Exited(task_id, None, -code, words, for_memory))
                 else:
                     self._handle(Exited(task_id, code, None, words))
 

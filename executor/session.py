@@ -17,6 +17,7 @@ from proto.frames import EXCHANGE_METHOD, SECRET_KEY, FrameError, decode, encode
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_QUEUED_BYTES = 1 << 30  # a peer that lets more than this pile up is cut off
+RELEASE_S = 0.005  # that a payload's release may wait for a frame to travel with
 MAX_SEGMENTS = 3  # of the other side that are kept open: the present one, and those whose payloads are on their way
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class Session:
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def send(self, header: Header, payload: bytes | memoryview = b"") -> None:
-        """Queues one frame."""
+        """Queues one frame, which says along the way what has been released."""
+        header.released.extend(self._released.popleft() for _ in range(len(self._released)))
         self.send_frames((encode(header, payload),))
 
     def send_frames(self, frames: Iterable[bytes]) -> None:
@@ -179,6 +181,8 @@ class Session:
     def _attach(self, announcement: Segment) -> None:
         answer = Attached(number=announcement.number, readable=True)
         try:
+            if self._pool is None and self._reciprocal is None:
+                raise CannotShare("it was told to use TCP")
             self._mapped[announcement.number] = MappedSegment(announcement)
         except CannotShare as error:
             answer = Attached(number=announcement.number, readable=False, reason=str(error))
@@ -211,13 +215,13 @@ class Session:
         if not self._releasing and not self.closed:
             self._releasing = True
             with suppress(RuntimeError):  # the loop has ended, and so has all that could be released for
-                self._loop.call_soon_threadsafe(self._say_released)
+                self._loop.call_soon_threadsafe(self._loop.call_later, RELEASE_S, self._say_released)
 
     def _say_released(self) -> None:
+        """Says it in a frame of its own, if none has left meanwhile."""
         self._releasing = False
-        numbers = [self._released.popleft() for _ in range(len(self._released))]
-        if numbers:
-            self.send(Header(released=numbers))
+        if self._released:
+            self.send(Header())
 
     # --- receiving --------------------------------------------------------------------------------------------------
 

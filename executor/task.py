@@ -101,6 +101,8 @@ class Task:
             done, _ = await asyncio.wait([work, client, dismissed], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {dismissed}:
                 await task
+            if not client.done():  # a restarted driver may say Stop before it has heard Finished
+                await self._client.close(CLOSE_TIMEOUT_S)
         except Dismissed as error:
             logger.warning("dismissed by the driver: %s", error)
             return EXIT_DONE

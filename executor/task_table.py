@@ -52,6 +52,7 @@ class Exited:
     exit_code: int | None
     signal_number: int | None = None
     last_words: str = ""
+    for_memory: bool = False  #: the kernel killed it because its cgroup's memory was used up
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,8 @@ class TaskTable:
         if event.signal_number is not None:
             name = _signal_name(event.signal_number)
             how, labels = f"ended by {name}", {"signal": name}
+            if event.for_memory:
+                labels["killed_for"] = "memory"
         else:
             how, labels = f"exit code {event.exit_code}", {"exit_code": str(event.exit_code)}
         if task.phase in ("terminating", "killing"):

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "benchmarks" / "chaos" / "job.py"
 WORKERS, SERVERS, MICRO_BATCHES = 3, 2, 8
 PACE_S = 0.03
-END_S = 300.0  # beyond the planned length, for the job to come to its end
+END_S = 300.0  # for the job to come to its end after the faults, and again as long as they lasted, twice
 ORPHANS_S = 30.0
 
 
@@ -132,7 +132,7 @@ def disturb(world: World, run: Run, options: argparse.Namespace) -> None:
         world.mend(now)
         while faults and faults[0].at_s <= now:
             world.carry_out(faults.pop(0), now)
-        if now > options.minutes * 60 + END_S:
+        if now > 3 * options.minutes * 60 + END_S:
             break
         time.sleep(0.1)
     world.mend_all()

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from compute.bfloat16 import from_bfloat16, round_bfloat16, to_bfloat16
+from compute.bfloat16 import from_bfloat16, round_bfloat16
 from compute.compression.codec import Buffer, Codec, Vector
 
 FP16_SCALE = np.float32(2.0**10)
@@ -37,7 +37,9 @@ class BFloat16(Rounding):
     def encode(self, values: Vector) -> Buffer:
         out = np.empty(values.size, dtype="<u2")
         for start in range(0, values.size, _BLOCK):
-            out[start : start + _BLOCK] = to_bfloat16(values[start : start + _BLOCK])
+            block = values[start : start + _BLOCK].copy()
+            round_bfloat16(block)
+            np.right_shift(block.view(np.uint32), 16, out=out[start : start + _BLOCK], casting="unsafe")
         return out.tobytes()
 
     def decode(self, data: Buffer, size: int) -> Vector:

@@ -258,7 +258,9 @@ def _compare(
     if size > atol / rtol:
         finite = np.isfinite(expected)
         error = float(np.abs(found[finite] - expected[finite]).max(initial=0.0)) / size
-        inner = {m.kind for m in module.modules() if isinstance(m, TESTED_WITHIN)}
+        modules = list(module.modules())
+        modules += [m.cell for m in modules if hasattr(m, "cell")]
+        inner = {m.kind for m in modules if isinstance(m, TESTED_WITHIN)}
         for kind in sorted({module.kind} | inner):
             if hasattr(nn, kind):  # not those of a test
                 record(Comparison("layer", kind, run.engine, run.precision, "PyTorch", label, error))

@@ -143,6 +143,20 @@ def test_a_split_of_one_slice_is_a_table() -> None:
     check_layer(nn.Sequential(nn.SplitTable(0), nn.SelectTable(0)), [(1, 4)], lambda x: x[:, 0])
 
 
+def test_containers_of_layers_with_weights() -> None:
+    linear = torch.nn.functional.linear
+    check_layer(
+        nn.Concat(nn.Tanh(), nn.Linear(4, 5), dim=1),
+        [(3, 4)],
+        lambda x, linear_1_weight, linear_1_bias: torch.cat([x.tanh(), linear(x, linear_1_weight, linear_1_bias)], 2),
+    )
+    check_layer(
+        nn.Bottle(nn.Linear(4, 2)),
+        [(3, 4)],
+        lambda x, linear_weight, linear_bias: linear(x, linear_weight, linear_bias),
+    )
+
+
 def test_modules_that_rearrange_tables() -> None:
     three = [(2,), (3,), (4,)]
     for index in (0, 2, -1):

@@ -31,11 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_subset(tmp_path_factory.mktemp("data"), train=640, test=100)
 
 
-def wide(folder: Path) -> TrainingSpec:
+def wide(folder: Path, steps: int = STEPS) -> TrainingSpec:
     """Slices of several pieces."""
     model = nn.Sequential(nn.Reshape(784), nn.Linear(784, 1200), nn.ReLU(), nn.Linear(1200, 10), nn.LogSoftmax())
     optimizer = optim.SGD(0.05, momentum=0.9)
-    return make_spec(folder, model=model, optimizer=optimizer, end_when=trigger.max_iteration(STEPS), validation=None)
+    return make_spec(folder, model=model, optimizer=optimizer, end_when=trigger.max_iteration(steps), validation=None)
 
 
 async def push_to_server_0(address: str, secret: str, spec: TrainingSpec, pieces: int | None) -> int:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,12 @@ def test_places_outside_of_the_segment_are_refused() -> None:
             mapped.payload(Shared(offset=offset, bytes=length), lambda _: None)
 
 
+def mapped_inodes() -> set[str]:
+    """Of the segments that this process has mapped."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    return {line[4] for line in lines if len(line) > 5 and "memfd:mesograd" in line[5]}
+
+
 OWNER = """
 import sys, time
 from executor.shared_memory import SharedPool
@@ -132,7 +139,7 @@ sys.stdin.read()
 
 
 def test_nothing_is_left_of_a_killed_owner_and_its_readers_go_on() -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = mapped_inodes()
     with subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         text, offset = owner.stdout.readline().split()
@@ -141,4 +148,6 @@ def test_nothing_is_left_of_a_killed_owner_and_its_readers_go_on() -> None:
         owner.send_signal(signal.SIGKILL)
         owner.wait(10)
         assert bytes(payload) == b"hello"
-        assert set(os.listdir("/dev/shm")) <= before
+        del payload, mapped
+        assert mapped_inodes() <= before, "it is still mapped"
+        assert not [name for name in os.listdir("/dev/shm") if "mesograd" in name]

@@ -1,4 +1,4 @@
-"""A job that grows, shrinks and loses an agent to a drain, on a real Mesos: its weights stay the same to the last bit."""
+"""A job that grows, shrinks and loses an agent to a drain, on a real Mesos: the weights keep every bit."""
 
 import http.client
 import json
@@ -11,11 +11,11 @@ import pytest
 
 from scheduler.cluster import ClusterOptions, EmbeddedCluster
 from tests.data_files import FASHION_MNIST
-from tests.integration.runs import LENET, ROOT, WORK, Run, tasks
+from tests.integration.runs import LENET, ROOT, WORK, Run, environment, tasks
 
 pytestmark = pytest.mark.cluster
 
-EPOCHS = 6
+EPOCHS = 4
 
 
 def job(master: str, *options: str) -> Run:
@@ -25,7 +25,7 @@ def job(master: str, *options: str) -> Run:
 def scale(job_id: str, workers: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scheduler.cli", "scale", job_id, str(workers)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(WORK)},
+        env=environment(),
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 

@@ -268,7 +268,16 @@ def test_every_commit_is_synced(files):
 
 
 def record(**changes):
-    return JobRecord(plan(**changes), "127.0.0.1:5050", False, "127.0.0.1", 60000, 256, "logs", 1.5)
+    return JobRecord(
+        plan(**changes),
+        master="127.0.0.1:5050",
+        embedded=False,
+        driver_host="127.0.0.1",
+        samples_per_epoch=60000,
+        batch_size=256,
+        summary_directory="logs",
+        begun_s=1.5,
+    )
 
 
 def test_a_job_survives_its_journey():

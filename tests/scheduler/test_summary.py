@@ -79,3 +79,16 @@ def test_each_of_several_optimizers_has_its_rate(tmp_path):
     train = read(tmp_path / "train")
     assert set(train) == {"Loss", "Throughput", "LearningRate", "LearningRate/features.conv_0"}
     assert train["LearningRate/features.conv_0"] == [(1, pytest.approx(0.01))]
+
+
+def test_where_the_workers_time_went(tmp_path):
+    progress = steps(1, 2)
+    for number, report in enumerate(progress.steps, start=1):
+        report.times["a"].CopyFrom(pb.WorkerTimes(compute=number, push=0.25))
+        report.times["b"].CopyFrom(pb.WorkerTimes(compute=3 * number, wait=0.5))
+    write(tmp_path, progress)
+    train = read(tmp_path / "train")
+    assert train["StepTime/compute"] == [(1, 2.0), (2, 4.0)]
+    assert train["StepTime/push"] == [(1, 0.125), (2, 0.125)]
+    assert train["StepTime/wait"] == [(1, 0.25), (2, 0.25)]
+    assert train["StepTime/data"] == [(1, 0.0), (2, 0.0)]

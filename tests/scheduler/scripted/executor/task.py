@@ -1,6 +1,7 @@
 """A scripted task: says hello, and what it does then is in the job's spec, a pickled dict.
 
-{"steps": N, "step_s": seconds, "fail": {"role": "worker", "kind": 1, "summary": ...}, "exit": {"worker": 3}}
+{"steps": N, "step_s": seconds, "fail": {"role": "worker", "kind": 1, "summary": ...}, "exit": {"worker": 3},
+ "eat_mb": {"worker": 500}}
 """
 
 import asyncio
@@ -44,6 +45,7 @@ async def main():
             body = message.WhichOneof("body")
             if body == "job":
                 script = pickle.loads(message.job.spec)
+                ballast = b"\1" * (script.get("eat_mb", {}).get(role, 0) << 20)  # noqa: F841  # held until the end
                 code = script.get("exit", {}).get(role, 0)
                 if code:
                     break

@@ -1,0 +1,67 @@
+"""Tensors over TCP and through shared memory: the same bits, and each way only where it was asked for."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from proto import control_pb2 as control
+from tests.data_files import write_subset
+from tests.executor.harness import TaskProcess, training
+from tests.executor.test_partial_pushes import wide
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_subset(tmp_path_factory.mktemp("data"), train=640, test=100)
+
+
+def shared_mappings(task: TaskProcess) -> int:
+    """How many segments, of its own and of others, a process has mapped."""
+    maps = Path(f"/proc/{task.process.pid}/maps").read_text()
+    return len({line.split()[4] for line in maps.splitlines() if "/memfd:mesograd" in line})
+
+
+def test_both_ways_give_the_same_bits(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of several pieces, two workers and two servers; in the second run a worker is killed."""
+
+    async def weights(way: str, kill: bool = False) -> str:
+        monkeypatch.setenv("MESOGRAD_EXCHANGE", way)
+        spec = wide(folder, steps=40)
+        async with training(spec, tmp_path / f"{way}{kill}", workers=2, servers=2) as driver:
+            await driver.until_step(4)
+            tasks = [*driver.servers, *driver.workers()]
+            mapped = [shared_mappings(task) for task in tasks]
+            if way == "tcp":
+                assert not any(mapped)
+            else:
+                assert min(mapped) >= 2, mapped  # its own, and at least one of another process
+            if kill:
+                assert max(driver.steps) < 40, "the fault came too late"
+                driver.workers()[0].kill()
+            return (await driver.until_finished()).weights_sha256
+
+    async def all_ways() -> set[str]:
+        return {await weights("tcp"), await weights("shm", kill=True)}
+
+    assert len(asyncio.run(all_ways())) == 1
+
+
+def test_insisting_on_shared_memory_where_there_is_none(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failure() -> control.Failure:
+        monkeypatch.setenv("MESOGRAD_EXCHANGE", "tcp")
+        async with training(wide(folder), tmp_path, workers=0, servers=1) as driver:
+            os.environ["MESOGRAD_EXCHANGE"] = "shm"  # monkeypatch undoes it
+            driver.add_worker()
+            with pytest.raises(AssertionError, match="failed"):
+                await driver.until_finished()
+            return driver.failures[0]
+
+    found = asyncio.run(failure())
+    assert found.kind == control.Failure.INPUT
+    assert found.summary == (
+        "--exchange shm, but server 0 cannot share memory (it was told to use TCP): use auto or tcp"
+    )
