@@ -7,6 +7,7 @@ that was replaced, be it by its replica. tests/integration shows that the real o
 import asyncio
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -31,10 +32,14 @@ TIMEOUT_S = 90.0
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago, of those that are given to nobody who does not name one (Linux' default)."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
 
 
 @dataclass
