@@ -256,7 +256,7 @@ class ParameterServer:
                 case "restore" if opened in ("survey", "restore") and self._keeper is None:
                     self._book_session = session
                     through, ahead = self._held.applied
-                    version = through if self._replication.safe(through) else self._told
+                    version = through if self._replication.safe(through) else max(self._told, 0)
                     session.send(Header(attempt=attempt, restored=Restored(version=version, ahead=ahead)))
                     self._shared = 0  # what was said before may be lost
                     self._advance()
