@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -69,7 +70,8 @@ def profile(program: Program, x: NDArray[Any] | Arrays, target: NDArray[Any] | A
     if not isinstance(plan, StagedPlan):
         raise InputError("engine numpy runs the layers' formulas one by one; profile engine onednn or mkl")
     samples = len(x[0]) if isinstance(x, tuple) else len(x)
-    before = _peak_flops(program)
+    product, product_flops = large_product(program)
+    before = product_flops / _best(product)
     for _ in range(WARM_UP_STEPS):
         program.forward_backward(x, target, 1.0 / samples, (1, 1, 0))
     whole = []
@@ -115,8 +117,8 @@ def profile(program: Program, x: NDArray[Any] | Arrays, target: NDArray[Any] | A
     inside = [sum(times[step] for calls in seconds.values() for times in calls) for step in range(steps)]
     outside = median(whole_s - inside_s for whole_s, inside_s in zip(watched_s, inside, strict=True))
     # On a shared machine the peak comes and goes, too: before and after.
-    peak_flops = max(before, _peak_flops(program))
-    return Profile(list(rows.values()), median(whole), outside, samples, peak_flops, _peak_bytes())
+    peak_flops = max(before, product_flops / _best(product))
+    return Profile(list(rows.values()), median(whole), outside, samples, peak_flops, copy_rate())
 
 
 def table(found: Profile, largest: int = 40) -> str:
@@ -154,19 +156,19 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _best(call: Call) -> float:
+def _best(call: Call, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of the fastest of some calls."""
     call()
-    best, begun = float("inf"), time.perf_counter()
-    while time.perf_counter() - begun < _PEAK_S:
-        start = time.perf_counter()
+    best, begun = float("inf"), clock()
+    while clock() - begun < _PEAK_S:
+        start = clock()
         call()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return best
 
 
-def _peak_flops(program: Program) -> float:
-    """Rate of a large matrix product on the program's threads, in its precision."""
+def large_product(program: Program) -> tuple[Call, float]:
+    """A large matrix product on the program's threads, in its precision, and its floating-point operations."""
     from compute.engines import dnnl
 
     api = dnnl.Api()
@@ -175,11 +177,11 @@ def _peak_flops(program: Program) -> float:
     operation = dnnl.matmul(api, api.any(shape, kind), api.any(shape, kind), None, api.any(shape, kind))
     places = (dnnl.SRC, dnnl.WEIGHTS, dnnl.DST)
     call = operation.bind({place: api.memory(operation.layout(place)) for place in places})
-    return 2.0 * _PEAK_ROWS**3 / _best(call)
+    return call, 2.0 * _PEAK_ROWS**3
 
 
-def _peak_bytes() -> float:
-    """Bytes read and written per second by a copy."""
+def copy_rate(clock: Callable[[], float] = time.perf_counter) -> float:
+    """Bytes read and written by a large copy per second of a clock."""
     source = np.ones(_COPY_BYTES // 8)
     target = np.empty_like(source)
-    return 2.0 * source.nbytes / _best(lambda: np.copyto(target, source))
+    return 2.0 * source.nbytes / _best(lambda: np.copyto(target, source), clock)

@@ -17,7 +17,8 @@ from statistics import median
 
 import numpy as np
 
-from executor.reduction_tree import Node, root_level
+from executor.free_work import FreeWork
+from executor.reduction_tree import Node
 from executor.shares import SIMILAR, shares
 
 MIN_LEASE_S = 2.0
@@ -78,14 +79,10 @@ class Leases:
     def __init__(self) -> None:
         self.done: set[int] = set()
         self._phase = 0
-        self._count = 0
         self._leaf_size = 1.0
-        self._single = False
         self._workers: dict[str, _Worker] = {}
         self._waiting: dict[str, None] = {}  # an ordered set
-        self._free: dict[Node, None] = {}  # likewise
-        self._free_leaves = 0
-        self._fresh = 0  # of single leaves: the first that was never leased
+        self._free = FreeWork()
         self._leaf_s: deque[float] = deque(maxlen=64)
         self._recheck = math.inf
 
@@ -109,12 +106,12 @@ class Leases:
     @property
     def fresh(self) -> int:
         """Of single leaves, how many have ever been leased in this phase."""
-        return self._fresh
+        return self._free.fresh
 
     @property
     def complete(self) -> bool:
         """Whether every leaf is done."""
-        return len(self.done) == self._count
+        return len(self.done) == self._free.count
 
     def knows(self, worker: str) -> bool:
         """Whether the worker is connected."""
@@ -144,20 +141,13 @@ class Leases:
             idle = worker.lease is None and not worker.overdue and worker.last_phase != self._phase
             worker.passed_over = worker.passed_over + 1 if idle and self._phase else 0
         self._phase += 1
-        self._count = leaves
         self._leaf_size = leaf_size
-        self._single = single
         self.done = set()
-        self._free = {}
-        self._fresh = 0 if single else leaves
-        self._free_leaves = leaves if single else 0
-        if not single:
-            self._set_free(range(leaves))
+        self._free = FreeWork(leaves, single)
 
     def truncate(self) -> None:
         """The phase, of single leaves, ends with what has been leased by now."""
-        self._free_leaves -= self._count - self._fresh
-        self._count = self._fresh
+        self._free.truncate()
 
     def joined(self, worker: str, micro_batch_s: float) -> None:
         """A worker has connected; a micro-batch took it so long when it warmed up."""
@@ -208,10 +198,10 @@ class Leases:
             self._took(entry, (now - lease.granted) / lease.size)
         if not current:
             return []
-        first, last = node.leaves(self._count)
+        first, last = node.leaves(self._free.count)
         before = len(self.done)
         self.done.update(range(first, last))
-        self._withdraw(first, last)
+        self._free.remove(first, last)
         if len(self.done) == before:
             return []
         late = ((name, lease) for name, lease in self._current() if lease.first < last and first < lease.last)
@@ -232,7 +222,7 @@ class Leases:
         """What was done, or one leaf of it, must be done again."""
         again = sorted(self.done) if leaf is None else [leaf]
         self.done.difference_update(again)
-        self._set_free(leaf for leaf in again if not self._holders(leaf) and not self._is_free(leaf))
+        self._give_back(again)
 
     def assign(
         self, now: float, limit: int | None = None, claimed: Mapping[str, Node] | None = None
@@ -247,25 +237,25 @@ class Leases:
         self._recheck = math.inf
         for worker in list(self._waiting):
             node = None
-            fresh = self._fresh < self._count and (limit is None or limit > 0)
+            fresh = self._free.fresh < self._free.count and (limit is None or limit > 0)
             claim = (claimed or {}).get(worker)
             if claim is not None and self._all_free(claim):
                 node = claim
-                self._withdraw(*claim.leaves(self._count))
-            elif self._free or fresh:
+                self._free.remove(*claim.leaves(self._free.count))
+            elif self._free.returned or fresh:
                 share = self._share(worker, now)
-                if share and fresh and not self._free and limit is not None:
+                if share and fresh and not self._free.returned and limit is not None:
                     limit -= 1
-                node = self._take(share, self._workers[worker].place) if share else None
+                node = self._free.take(share, self._workers[worker].place) if share else None
             else:
                 node = self._copy(worker, now)
             if node is not None:
                 del self._waiting[worker]
                 given.append((worker, self._lease(worker, node, now)))
-        if self._waiting and len(self.done) < self._count:
+        if self._waiting and len(self.done) < self._free.count:
             leases = [lease for _, lease in self._current()]
             self._recheck = min((due for lease in leases if (due := self._due(lease)) > now), default=math.inf)
-            if self._free_leaves and limit is None:  # all that wait would be slower than those who are at work
+            if self._free.leaves and limit is None:  # all that wait would be slower than those who are at work
                 soon = 0.25 * max((lease.remaining_s(now) for lease in leases), default=0.0)
                 self._recheck = min(self._recheck, now + max(RECHECK_S, soon))
         return given
@@ -304,7 +294,7 @@ class Leases:
 
     def _share(self, worker: str, now: float) -> int:
         """How many leaves a waiting worker should have next."""
-        if self._single and self._free_leaves > 2 * len(self._workers):
+        if self._free.single and self._free.leaves > 2 * len(self._workers):
             return 1
         names, available = [worker], [now]
         for name, entry in self._workers.items():
@@ -312,36 +302,11 @@ class Leases:
                 names.append(name)
                 available.append(now + (entry.lease.remaining_s(now) if entry.lease else 0.0))
         leaf_s = np.array([self._leaf_time_s(name) for name in names])
-        return int(shares(self._free_leaves, np.array(available), leaf_s)[0])
-
-    def _take(self, share: int, place: int) -> Node:
-        """The largest free node of at most `share` leaves, if possible where the worker had its last one."""
-        if self._single:
-            if not self._free:
-                self._free[Node(0, self._fresh)] = None
-                self._fresh += 1
-            node = next(iter(self._free))
-            self._withdraw(node.position, node.position + 1)
-            return node
-        best: tuple[tuple[int, bool], Node] | None = None
-        for node in self._free:
-            first, last = node.leaves(self._count)
-            while last - first > share:
-                left, right = Node(node.level - 1, 2 * node.position), Node(node.level - 1, 2 * node.position + 1)
-                middle = right.leaves(self._count)[0]
-                node = right if first < middle <= place < last else left
-                first, last = node.leaves(self._count)
-            key = (last - first, first <= place < last)
-            if best is None or key > best[0]:
-                best = key, node
-        if best is None:
-            raise RuntimeError("no node is free")
-        self._withdraw(*best[1].leaves(self._count))
-        return best[1]
+        return int(shares(self._free.leaves, np.array(available), leaf_s)[0])
 
     def _lease(self, worker: str, node: Node, now: float) -> Lease:
         entry = self._workers[worker]
-        first, last = node.leaves(self._count)
+        first, last = node.leaves(self._free.count)
         size = self._leaf_size * (last - first)
         expected_s = (self._own_s(worker) or self._typical_s()) * size
         deadline = now + self.lease_s(size, worker)
@@ -373,59 +338,21 @@ class Leases:
             if now < self._due(lease) and remaining_s < max(SOONER * copy_s, MIN_OVERDUE_S):
                 continue
             level = 0
-            while not self._single and 2 << level <= part:
+            while not self._free.single and 2 << level <= part:
                 level += 1
             node = Node(level, open_leaves[0] >> level)
-            if not set(range(*node.leaves(self._count))) <= set(open_leaves):
+            if not set(range(*node.leaves(self._free.count))) <= set(open_leaves):
                 node = Node(0, open_leaves[0])
             return node
         return None
 
-    # --- what is free -----------------------------------------------------------------------------------------------
+    def _all_free(self, node: Node) -> bool:
+        first, last = node.leaves(self._free.count)
+        return not self._free.single and first < last and all(self._free.holds(leaf) for leaf in range(first, last))
 
     def _release(self, lease: Lease) -> None:
         if lease.phase == self._phase:
-            self._set_free(
-                leaf
-                for leaf in range(lease.first, lease.last)
-                if leaf not in self.done and not self._holders(leaf) and not self._is_free(leaf)
-            )
+            self._give_back(leaf for leaf in range(lease.first, lease.last) if leaf not in self.done)
 
-    def _all_free(self, node: Node) -> bool:
-        first, last = node.leaves(self._count)
-        return not self._single and first < last and all(self._is_free(leaf) for leaf in range(first, last))
-
-    def _is_free(self, leaf: int) -> bool:
-        return any(node.leaves(self._count)[0] <= leaf < node.leaves(self._count)[1] for node in self._free)
-
-    def _set_free(self, leaves: Iterable[int]) -> None:
-        """Adds leaves that are not free yet; last in the row, so that one does not keep another from its turn."""
-        for leaf in leaves:
-            self._free_leaves += 1
-            node = Node(0, leaf)
-            if not self._single:
-                top = root_level(self._count)
-                while node.level < top:
-                    exists = node.sibling.leaves(self._count)[0] < self._count
-                    if exists and node.sibling not in self._free:
-                        break
-                    self._free.pop(node.sibling, None)
-                    node = node.parent
-            self._free[node] = None
-
-    def _withdraw(self, first: int, last: int) -> None:
-        """Takes leaves out of what is free."""
-        for node in [n for n in self._free if self._overlap(n, first, last)] if not self._single else []:
-            del self._free[node]
-            begin, end = node.leaves(self._count)
-            self._free_leaves -= end - begin
-            self._set_free(leaf for leaf in range(begin, end) if not first <= leaf < last)
-        if self._single:
-            for leaf in range(first, last):
-                if Node(0, leaf) in self._free:
-                    del self._free[Node(0, leaf)]
-                    self._free_leaves -= 1
-
-    def _overlap(self, node: Node, first: int, last: int) -> bool:
-        begin, end = node.leaves(self._count)
-        return begin < last and first < end
+    def _give_back(self, leaves: Iterable[int]) -> None:
+        self._free.add(leaf for leaf in leaves if not self._holders(leaf) and not self._free.holds(leaf))

@@ -61,9 +61,13 @@ class Launching:
             else:
                 usable.append(offer)
         wants = job.slots.wants(now, most=self._room(usable))
-        census = Census(plan.constraints, ((slot.role, task.attributes) for slot, task in job.slots.tasks()))
-        running = self._occupancy(usable)
-        placements = place(wants, usable, plan.executor_need, running, census, plan.pack, plan.revocable)
+        placed = ((slot.role, task.attributes) for slot, task in job.slots.tasks()) if plan.constraints else ()
+        census = Census(plan.constraints, placed)
+        needs = {want.need for want in wants}
+        kinds = (False, True) if plan.revocable else (False,)
+        fitting = [o for o in usable if any(o.resources.fits(need, kind) for need in needs for kind in kinds)]
+        running = self._occupancy(fitting)
+        placements = place(wants, fitting, plan.executor_need, running, census, plan.pack, plan.revocable)
         for placement in placements:
             self._launch(placement, now)
         used = {placement.offer.agent_id for placement in placements}

@@ -251,4 +251,4 @@ def merge_offers(offers: Sequence[AgentOffer]) -> list[AgentOffer]:
 
 def largest(resources: Sequence[Resources]) -> Resources:
     """The largest of several agents' resources: by cpus, then memory. NOTHING if there is none."""
-    return max(resources, key=lambda r: (r.milli("cpus"), r.milli("mem")), default=NOTHING)
+    return max(resources, key=lambda r: (r.cpus, r.mem_mb), default=NOTHING)

@@ -63,6 +63,13 @@ class Child:
         self.peak_mb = answer["peak_mb"]
         return list(answer["seconds"])
 
+    def roofline(self) -> dict[str, float]:
+        """The parts of Mesograd's limit, see `roofline.Roofline`, and `limit_s`."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("roofline\n")
+        self.process.stdin.flush()
+        return dict(self._answer())
+
     def end(self) -> None:
         """Ends the process."""
         self.process.kill()
@@ -109,8 +116,9 @@ def compare(network: str, batch: int, threads: int, precision: str, options: arg
             ratios.append(statistics.median(b) / statistics.median(a))
             ours += a
             theirs += b
+        limit = our.roofline() if options.roofline else {}
         return {
-            "network": network, "batch": batch, "threads": threads, "precision": precision,
+            **limit, "network": network, "batch": batch, "threads": threads, "precision": precision,
             "ours_per_s": batch / statistics.median(ours), "theirs_per_s": batch / statistics.median(theirs),
             "variant": their.name, "ratio": statistics.median(theirs) / statistics.median(ours),
             "low": min(ratios), "high": max(ratios), "our_mb": our.peak_mb, "their_mb": their.peak_mb,
@@ -131,6 +139,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3, help="per round and side")
     parser.add_argument("--tries", type=int, default=3, help="steps by which PyTorch's best variant is chosen")
+    parser.add_argument(
+        "--roofline", action="store_true", help="print what a step could reach at best, see roofline.py"
+    )
     parser.add_argument("--compile", action="store_true", help="try torch.compile, too (needs a C++ compiler)")
     options = parser.parse_args()
     print("| network | batch | threads | precision | Mesograd /s | PyTorch /s | variant | ratio | MB | PyTorch MB |")
@@ -147,6 +158,13 @@ def main() -> None:
                         ),
                         flush=True,
                     )
+                    if options.roofline:
+                        print(
+                            "  roofline: {flops:.4g} FLOP at {rate:.4g} FLOP/s, passes {passes_s:.4f} s, update "
+                            "{update_s:.4f} s, weights {copy_s:.4f} s: limit {limit_s:.4f} s, share reached "
+                            "{share:.0%}".format(share=row["limit_s"] / row["step_s"], **row),
+                            flush=True,
+                        )
 
 
 if __name__ == "__main__":

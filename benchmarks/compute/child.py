@@ -1,6 +1,6 @@
 """One side of a comparison in a process of its own: makes a training step, then runs some whenever it is told to.
 
-Standard input: "run N" lines; standard output: one JSON line when ready and one per "run".
+Standard input: "run N" or "roofline" lines; standard output: one JSON line when ready and one for each of these.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from benchmarks.compute.networks import NETWORKS, Network
+
+if TYPE_CHECKING:
+    from benchmarks.compute.roofline import Roofline
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 
 
-def ours(network: Network, options: argparse.Namespace) -> Callable[[], float]:
-    """Mesograd's step: forward, backward, SGD with momentum and weight decay."""
+def ours(network: Network, options: argparse.Namespace) -> tuple[Callable[[], float], Callable[[], Roofline]]:
+    """Mesograd's step: forward, backward, SGD with momentum and weight decay; and what measures its limit."""
     import compute
     from compute import nn, optim
 
@@ -43,7 +48,15 @@ def ours(network: Network, options: argparse.Namespace) -> Callable[[], float]:
         update.step(program.parameters, program.gradients, step, 1)
         return loss / options.batch
 
-    return run
+    def limit() -> Roofline:
+        from benchmarks.compute.roofline import measure
+
+        def apply() -> None:
+            update.step(program.parameters, program.gradients, 2, 1)
+
+        return measure(program, x, target, apply, options.threads)
+
+    return run, limit
 
 
 def theirs(network: Network, options: argparse.Namespace) -> Callable[[], float]:
@@ -89,10 +102,15 @@ def main() -> None:
     parser.add_argument("--engine", default="onednn")
     parser.add_argument("--variant", choices=["eager", "channels_last", "compile"], default="eager")
     options = parser.parse_args()
-    run = (ours if options.side == "ours" else theirs)(NETWORKS[options.network], options)
+    network = NETWORKS[options.network]
+    run, limit = ours(network, options) if options.side == "ours" else (theirs(network, options), None)
     losses = [run(), run()]
     print(json.dumps({"losses": losses}), flush=True)
     for line in sys.stdin:
+        if line.startswith("roofline") and limit is not None:
+            found = limit()
+            print(json.dumps({**asdict(found), "limit_s": found.limit_s}), flush=True)
+            continue
         seconds = []
         for _ in range(int(line.split()[1])):
             begun = time.perf_counter()

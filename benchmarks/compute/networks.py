@@ -28,7 +28,6 @@ class Network:
         ours: the model, whose criterion is nn.NLLLoss for log-probabilities and nn.CrossEntropyLoss for scores.
         theirs: name of the function in benchmarks.compute.torch_networks that gives PyTorch's.
         images: whether PyTorch's channels_last applies.
-        flops: floating-point operations of a training step's matrix products, per sample; 0: not worth saying.
     """
 
     inputs: TensorSpec

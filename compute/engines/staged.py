@@ -60,7 +60,10 @@ class Stage(ABC):
 
     Attributes:
         outputs: of the last of the nodes.
+        reads_outputs: whether the backward calls read them, or others may that share their memory.
     """
+
+    reads_outputs = True
 
     def __init__(self, plan: StagedPlan, nodes: Sequence[Node]) -> None:
         self.plan = plan
@@ -298,7 +301,12 @@ class StagedPlan(Plan):
                 self._fused = stage
                 self._grads[sources[0]], self._loss_gradient = fused
                 return
-        grads = tuple(aligned(array.shape) for array in self.outputs)
+        # Over the outputs themselves where nobody needs them any more: of a language model they are large.
+        last = criterion.in_place and len(graph.outputs) == 1 and not stage.reads_outputs
+        if last and stage.nodes[-1].outputs == graph.outputs and not graph.consumers[graph.outputs[0]]:
+            grads = self.outputs
+        else:
+            grads = tuple(aligned(array.shape) for array in self.outputs)
         for value, grad in zip(graph.outputs, grads, strict=True):
             if self.needed[value]:
                 self._add_gradient(value, Tensor(grad))

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compute import ParameterInfo, optim
@@ -18,13 +18,14 @@ from executor.step_plan import StepPlan
 
 
 @given(st.integers(0, 5 * PIECE))
+@example(PIECE + 1)
 def test_pieces_cover_a_slice(size: int) -> None:
     bounds = [piece_bounds(size, index) for index in range(piece_count(size))]
     assert [begin for begin, _ in bounds] == ([0, *(end for _, end in bounds[:-1])] if bounds else [])
     assert (bounds[-1][1] if bounds else 0) == size
     for index, (begin, end) in enumerate(bounds):
         assert whole_pieces(size, begin, end) == range(index, index + 1)
-        assert whole_pieces(size, begin, end + 1) is None
+        assert whole_pieces(size, begin, end + 1) is None or end + 1 == size  # with a last piece of one element
         assert whole_pieces(size, begin + 1, end) is None
 
 

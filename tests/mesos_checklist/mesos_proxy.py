@@ -37,8 +37,8 @@ class Call:
 
     @property
     def kind(self) -> str:
-        """SUBSCRIBE, ACCEPT, ...; empty for what is no call of the API."""
-        return str(self.body.get("type", ""))
+        """SUBSCRIBE, ACCEPT, ...; empty for what is no call of the scheduler's or the executor's API."""
+        return str(self.body.get("type", "")) if self.path.endswith(("/scheduler", "/executor")) else ""
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -10,19 +10,36 @@ from executor.task_table import IDLE_S, Exited, Finish, Launch, Started, TaskTab
 from proto import control_pb2
 from scheduler import actions as act
 from scheduler import events as ev
+from scheduler.placement import AgentOffer
 from scheduler.plan import FAILOVER_TIMEOUT_S
 from scheduler.requests import framework_info
 from scheduler.resources import Resources
-from tests.scheduler.harness import Harness, of, plan
+from tests.scheduler.harness import Harness, of
 
 
-def test_point_13_revocable_resources_only_when_asked() -> None:
-    """By default none are asked for, and what of them is offered all the same is left alone."""
-    kinds = {capability["type"] for capability in framework_info(plan(), "h")["capabilities"]}
-    assert "REVOCABLE_RESOURCES" not in kinds
-    item = {"name": "cpus", "type": "SCALAR", "scalar": {"value": 8.0}, "allocation_info": {"role": "*"}}
-    assert Resources.parse([item | {"revocable": {}}]).scalars == Resources.parse([]).scalars
-    assert Resources.parse([item]).scalars
+@pytest.mark.parametrize("asked", [False, True])
+def test_point_13_revocable_resources_only_when_asked(asked: bool) -> None:
+    """With --revocable workers run on cpus that can be taken back, servers never; no task has both kinds."""
+    harness = Harness(revocable=asked, workers=1)
+    kinds = {capability["type"] for capability in framework_info(harness.framework.job.plan, "h")["capabilities"]}
+    assert ("REVOCABLE_RESOURCES" in kinds) is asked
+    firm = {"type": "SCALAR", "role": "*", "allocation_info": {"role": "*"}}
+    items = [
+        firm | {"name": "cpus", "scalar": {"value": 0.7}},  # for a server and its executor, no more
+        firm | {"name": "cpus", "scalar": {"value": 8.0}, "revocable": {}},
+        firm | {"name": "mem", "scalar": {"value": 8000.0}},
+        {**firm, "name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 31000, "end": 31009}]}},
+    ]
+    harness.send(ev.Subscribed("fw"))
+    offer = AgentOffer("a", "host-a", "10.0.0.1", ("o",), Resources.parse(items))
+    launched = {
+        task["name"]: [r for r in task["resources"] + task["executor"]["resources"] if r["name"] == "cpus"]
+        for accept in of(harness.send(ev.Offers((offer,))), act.Accept)
+        for task in accept.tasks
+    }
+    assert set(launched) == ({"server-0.1", "worker-0.1"} if asked else {"server-0.1"})
+    for name, cpus in launched.items():
+        assert {"revocable" in item for item in cpus} == {name.startswith("worker")}
 
 
 def test_point_25_news_of_a_loss_in_any_order() -> None:

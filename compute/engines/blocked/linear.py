@@ -26,6 +26,7 @@ class LinearStage(Stage):
         layer = nodes[0].layer
         assert isinstance(layer, nn.Linear | nn.Embedding)
         self._activation = nodes[1].layer if len(nodes) > 1 else None
+        self.reads_outputs = self._activation is not None
         self._parameters, self._gradients = plan.parameters(nodes[0]), plan.gradients(nodes[0])
         inputs = self._parameters["weight"].shape[1]
         self._x_shape = plan.shape(nodes[0].sources[0])
