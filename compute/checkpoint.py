@@ -4,10 +4,12 @@
     step-00000235/checkpoint.pb        what is in it, with sizes and SHA-256 digests; written last
 
 A checkpoint exists once its manifest does. On a local file system each file is written beside its place, synced and
-renamed; elsewhere fsspec's single-object write takes that part. Nothing in a checkpoint is ever unpickled.
+renamed; elsewhere fsspec's single-object write takes that part. Where even that leaves half a file behind when the
+writer dies, the manifest's own digest tells. Nothing in a checkpoint is ever unpickled.
 """
 
 import hashlib
+import logging
 import posixpath
 from collections.abc import Mapping
 
@@ -23,6 +25,8 @@ MANIFEST = "checkpoint.pb"
 FORMAT = 2
 PARAMETERS = "parameters"
 _DIGEST_BYTES = 32
+
+logger = logging.getLogger(__name__)
 
 Vector = NDArray[np.float32]
 
@@ -59,16 +63,27 @@ def write_manifest(url: str, manifest: Checkpoint) -> None:
     write_file(posixpath.join(url, MANIFEST), (hashlib.sha256(data).digest(), data))
 
 
+def steps(url: str) -> list[int]:
+    """Steps of all checkpoints below `url`, complete or not, ascending. Raises InputError if it cannot be read."""
+    return sorted(int(name[5:]) for name in list_files(url) if name.startswith("step-") and name[5:].isdigit())
+
+
 def newest(url: str) -> str | None:
     """URL of the complete checkpoint with the highest step below `url`; None if there is none.
 
     Raises:
         InputError: the place cannot be read.
     """
-    steps = [name for name in list_files(url) if name.startswith("step-") and name[5:].isdigit()]
-    for name in sorted(steps, key=lambda name: int(name[5:]), reverse=True):
-        if is_complete(posixpath.join(url, name)):
-            return posixpath.join(url, name)
+    for step in reversed(steps(url)):
+        place = step_url(url, step)
+        if not is_complete(place):
+            continue
+        try:
+            _manifest_bytes(place)
+        except InputError as error:  # half of it was written, where no file system keeps writers from that
+            logger.warning("passed over: %s", error)
+            continue
+        return place
     return None
 
 
@@ -83,18 +98,22 @@ def read_manifest(url: str) -> Checkpoint:
     Raises:
         InputError: it is damaged or of another format; the remedy is named.
     """
-    content = read_file(posixpath.join(url, MANIFEST))
-    data = content[_DIGEST_BYTES:]
-    if hashlib.sha256(data).digest() != content[:_DIGEST_BYTES]:
-        raise _damaged(url, f"the digest of {MANIFEST} differs")
     manifest = Checkpoint()
     try:
-        manifest.ParseFromString(data)
+        manifest.ParseFromString(_manifest_bytes(url))
     except DecodeError:
         raise _damaged(url, f"{MANIFEST} does not parse") from None
     if manifest.format != FORMAT:
         raise InputError(f"checkpoint {url} has format {manifest.format}, this version reads format {FORMAT}")
     return manifest
+
+
+def _manifest_bytes(url: str) -> bytes:
+    content = read_file(posixpath.join(url, MANIFEST))
+    data = content[_DIGEST_BYTES:]
+    if hashlib.sha256(data).digest() != content[:_DIGEST_BYTES]:
+        raise _damaged(url, f"the digest of {MANIFEST} differs")
+    return data
 
 
 def check(

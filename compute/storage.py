@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import secrets
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,9 +19,10 @@ def read_file(url: str | os.PathLike[str]) -> bytes:
         InputError: it is missing or cannot be read.
     """
     place = os.fspath(url)
+    local = _local(place)
     try:
-        if "://" not in place:
-            with open(place, "rb") as file:
+        if local is not None:
+            with open(local, "rb") as file:
                 return file.read()
         fs, path = _remote(place)
         return bytes(fs.cat_file(path))
@@ -37,10 +39,12 @@ def list_files(url: str | os.PathLike[str]) -> list[str]:
         InputError: it cannot be read.
     """
     place = os.fspath(url)
+    local = _local(place)
     try:
-        if "://" not in place:
-            return os.listdir(place)
+        if local is not None:
+            return os.listdir(local)
         fs, path = _remote(place)
+        fs.invalidate_cache()  # some remember listings: what other processes have written since would be missed
         return [posixpath.basename(name.rstrip("/")) for name in fs.ls(path, detail=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -55,15 +59,66 @@ def write_file(url: str | os.PathLike[str], parts: Iterable[bytes | memoryview])
         InputError: the place cannot be written to.
     """
     place = os.fspath(url)
+    local = _local(place)
     try:
-        if "://" not in place:
-            _write_local(place, parts)
+        if local is not None:
+            _write_local(local, parts)
             return
         fs, path = _remote(place)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         fs.pipe_file(path, b"".join(parts))
     except OSError as error:
         raise InputError(f"cannot write {place}: {error.strerror or error}") from None
+
+
+def delete_file(url: str | os.PathLike[str]) -> None:
+    """Deletes a file, for good when it returns; one that is not there is no matter.
+
+    Raises:
+        InputError: it cannot be deleted.
+    """
+    place = os.fspath(url)
+    local = _local(place)
+    try:
+        if local is not None:
+            os.unlink(local)
+            _sync_directory(os.path.dirname(os.path.abspath(local)))
+            return
+        fs, path = _remote(place)
+        fs.rm_file(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise InputError(f"cannot delete {place}: {error.strerror or error}") from None
+
+
+def delete_directory(url: str | os.PathLike[str]) -> None:
+    """Deletes a directory with all that is in it; one that is not there is no matter.
+
+    Raises:
+        InputError: it cannot be deleted.
+    """
+    place = os.fspath(url)
+    local = _local(place)
+    try:
+        if local is not None:
+            shutil.rmtree(local)
+            return
+        fs, path = _remote(place)
+        fs.invalidate_cache()
+        fs.rm(path, recursive=True)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise InputError(f"cannot delete {place}: {error.strerror or error}") from None
+
+
+def _local(place: str) -> str | None:
+    """The path of a place on a local file system; None for other URLs. (fsspec writes local files in place.)"""
+    scheme, separator, path = place.partition("://")
+    if not separator:
+        return place
+    return path if scheme in ("file", "local") else None
 
 
 def _remote(url: str) -> tuple[Any, str]:
@@ -91,6 +146,10 @@ def _write_local(place: str, parts: Iterable[bytes | memoryview]) -> None:
         if os.path.exists(beside):
             os.unlink(beside)
         raise
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: str) -> None:
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from compute.compression import Plain, Rounding
 from compute.compression import parse as parse_compression
@@ -22,6 +22,7 @@ from compute.optim.learning_rates import LearningRates
 from compute.optim.optimizer import ElementwiseOptimizer
 from compute.optim.update import ParameterUpdate
 from compute.program import check_engine
+from compute.retention import Retention
 from compute.sync_mode import SyncMode
 from compute.trigger import Trigger
 
@@ -54,6 +55,7 @@ class TrainingSpec:
         micro_batches: parts of a step, a power of two; they fix the order of additions, so changing it changes bits.
         seed: of initial parameters, orders and random layers; 0 <= seed < 2**63.
         checkpoint_when: None for no checkpoints.
+        retention: which checkpoints are kept.
         precision: "fp32" or "bf16" (compute.compile).
         sync: "sync", "ssp:S" or "async": compute.sync_mode.
         accumulate: batches whose gradients are added up before they are applied: `batch_size * accumulate` samples in
@@ -79,6 +81,7 @@ class TrainingSpec:
     weights: str = ""
     inference: bool = False
     clip: Clip | None = None
+    retention: Retention = field(default_factory=Retention)
     sync: str = "sync"
     accumulate: int = 1
     compression: str = "none"
@@ -110,6 +113,7 @@ class TrainingSpec:
         _is("end_when", self.end_when, Trigger, "a trigger such as trigger.max_epoch(3)")
         if self.checkpoint_when is not None:
             _is("checkpoint_when", self.checkpoint_when, Trigger, "a trigger such as trigger.every_epoch()")
+        self.retention.check()
         _whole("batch_size", self.batch_size, 1)
         _whole("micro_batches", self.micro_batches, 1)
         if self.micro_batches & (self.micro_batches - 1):

@@ -25,8 +25,8 @@ from proto.exchange_pb2 import Grant
 class ArrivalBook(LeaseBook):
     """See the module; constructed and used like LeaseBook."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._staleness = SyncMode.parse(self.spec.sync).staleness
         self._first = self.step  # of the stretch
         self._applied: dict[int, set[int]] = {}  # step of the stretch -> servers that have, until all have

@@ -89,7 +89,7 @@ class ArrivalSlice(ParameterSlice):
 
     def can_apply(self) -> bool:
         """See ParameterSlice."""
-        return bool(self._arrived) and not self._moved
+        return bool(self._arrived) and not self._moved and not self._holds
 
     def apply(self) -> list[int]:
         """Applies the next gradient that has arrived; the pieces that have a new version by that, which are all."""

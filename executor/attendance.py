@@ -50,6 +50,9 @@ class Attendant(Protocol):
     def way(self) -> str:
         """How tensors are to travel (executor.shared_memory)."""
 
+    computed: Grant
+    """The last whose gradient was computed, or is: of whatever attempt."""
+
     @property
     def encode(self) -> Callable[[Vector, int], Buffer] | None:
         """Bytes of a part of a gradient that begins at an element of the flat vector; None: as it is."""
@@ -204,6 +207,8 @@ class Attendance:
                 return False
             self._arrived.clear()
             await self._arrived.wait()
+        if self._worker.is_computing:  # a lease of the attempt before, with parameters that must not change meanwhile
+            await self._worker.compute(LeaseComputer.use_parameters)
         self._load()
         if self._loaded:
             self._loaded = False
@@ -214,6 +219,7 @@ class Attendance:
         for session in self._sessions:
             await session.flushed()  # of the last lease's gradient, whose memory is about to be overwritten
         self._clock.obtained()
+        self._worker.computed = grant
         loop = asyncio.get_running_loop()
         synchronous = self._worker.job.sync.synchronous
         versions = () if synchronous else self._inbox.versions

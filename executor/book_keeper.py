@@ -8,28 +8,52 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from compute import InputError, checkpoint
 from compute.optim import ExactSum
+from compute.retention import Pruner
 from executor.arrival_book import ArrivalBook
 from executor.job import LoadedJob
 from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
-from executor.lease_book import LeaseBook
+from executor.lease_book import LeaseBook, Phase
 from executor.pieces import piece_count
-from executor.reduction_tree import Node, Partial
+from executor.reduction_tree import Node
 from executor.resumable import Resumable
 from executor.session import Connection, Session, SessionClosed
 from executor.sum_book import SumBook
 from executor.sum_message import decoded
+from executor.takeover import fits, newest_totals
 from proto import control_pb2 as control
 from proto.checkpoint_pb2 import Checkpoint, ParameterPlace
-from proto.exchange_pb2 import Commit, Header, Part, Rates, Restore, Restored, Revoke, Scores, Times, Totals, Want
+from proto.exchange_pb2 import (
+    Bookmark,
+    Commit,
+    Header,
+    Holding,
+    Join,
+    Part,
+    Rates,
+    Restore,
+    Restored,
+    Revoke,
+    Scores,
+    Survey,
+    Times,
+    Totals,
+    Want,
+)
 from proto.frames import FrameError
 from proto.model_pb2 import TensorSpec
 
 TICK_S = 0.05
 MIN_TICK_S = 0.005
 RECONNECT_S = 0.3
+REPORT_S = 1.0  # a report that was sent that long ago has arrived
 PHASES = ("data", "compute", "push", "wait", "pull")  # of a worker's time
 
 logger = logging.getLogger(__name__)
+
+
+def claim_of(join: Join) -> tuple[int, Node] | None:
+    """Step and node of the gradient that a worker has, or will have without being told to."""
+    return (join.step, Node(join.level, join.index)) if join.step else None
 
 
 class _Peer:
@@ -37,7 +61,9 @@ class _Peer:
 
     def __init__(self, server: control.Server) -> None:
         self.index = server.index
+        self.holding: Holding | None = None  # what it had when this attempt began
         self.address = server.address
+        self.version = 0  # what it has applied, as far as it said so
         self.session: Session | None = None
         self.restored = False
         self.weights: bytearray | None = None
@@ -56,12 +82,35 @@ class _Peer:
             self.weights = data
 
 
+class RecentReports:
+    """What the driver was told in the last one or two seconds: it is lost if this process dies before it arrives."""
+
+    def __init__(self) -> None:
+        self._older = control.Progress()
+        self._newer = control.Progress()
+        self._since = 0.0
+
+    def add(self, message: control.Progress, now: float) -> None:
+        """The driver is told this."""
+        if now - self._since >= REPORT_S:
+            self._older, self._newer, self._since = self._newer, control.Progress(), now
+        self._newer.MergeFrom(message)
+
+    def all(self) -> control.Progress:
+        """In the order in which the driver was told."""
+        reports = control.Progress()
+        reports.CopyFrom(self._older)
+        reports.MergeFrom(self._newer)
+        return reports
+
+
 class BookKeeper:
     """Runs the lease book of one attempt.
 
-    What it needs of the server it belongs to is passed in: `restore` loads the server's own slice, `committed` tells
-    it that a step is final (and where to write a checkpoint of it), `rates` and `totals` tell it what the other servers
-    are told, `weights` are its own final parameters.
+    What it needs of the server it belongs to is passed in: `holding` and `bookmark` say what it has from the attempt
+    before, `restore` loads the server's own slice, `begun` has it say again how far it is, `committed` tells it that a
+    step is final (and where to write a checkpoint of it), `rates` and `totals` tell it what the other servers are told,
+    `weights` are its own final parameters.
     """
 
     def __init__(
@@ -70,7 +119,10 @@ class BookKeeper:
         membership: control.Membership,
         secret: str,
         tell_driver: Callable[[control.TaskMessage], None],
+        holding: Callable[[], Holding],
+        bookmark: Callable[[], Bookmark | None],
         restore: Callable[[Restore], Awaitable[None]],
+        begun: Callable[[], None],
         committed: Callable[[Commit], None],
         rates: Callable[[Rates], None],
         totals: Callable[[Totals], None],
@@ -80,7 +132,10 @@ class BookKeeper:
         self._job = job
         self._secret = secret
         self._tell_driver = tell_driver
+        self._holding = holding
+        self._old_bookmark = bookmark
         self._restore = restore
+        self._on_begun = begun
         self._on_committed = committed
         self._on_rates = rates
         self._on_totals = totals
@@ -88,15 +143,21 @@ class BookKeeper:
         self._servers = len(membership.servers)
         self._peers = [_Peer(server) for server in membership.servers if server.index != 0]
         self._book: LeaseBook | None = None
-        self._workers: dict[str, tuple[Session, float]] = {}  # and the seconds of a micro-batch
+        self._order: Restore | None = None  # what every server is to begin with, but for its index
+        self._workers: dict[str, tuple[Session, Join]] = {}
         self._ready: dict[str, None] = {}  # workers that asked for a lease before there was a book
         self._orders: dict[int, Commit] = {}  # checkpoints that are not complete yet: what was ordered,
         self._progress_at: dict[int, Resumable] = {}  # the book's state at that step,
         self._parts: dict[int, dict[int, Part]] = {}  # and the parts that came back, by server
         self._completions: set[asyncio.Task[None]] = set()
+        self._completing = asyncio.Lock()  # one manifest after the other, in the order of the steps
+        self._pruner = Pruner(job.message.checkpoint_url, job.spec.retention)
+        self._number = 0  # of the last checkpoint
         self._sums = SumBook(self._servers)
         self._rates: Rates | None = None  # the last that were told
         self._outgoing = control.Progress()
+        self._reported = RecentReports()
+        self._surveyed = asyncio.Event()
         self._times: dict[str, control.WorkerTimes] = {}  # of workers, since the last step was reported
         self._restored = asyncio.Event()
         self._weights_arrived = asyncio.Event()
@@ -110,14 +171,18 @@ class BookKeeper:
         Raises:
             InputError: the checkpoint cannot be used.
         """
-        url, start = await asyncio.to_thread(self._choose_checkpoint)
-        restore = Restore(index=0, servers=self._servers, checkpoint=url)
-        tasks = [asyncio.create_task(self._keep_peer(peer, url)) for peer in self._peers]
+        tasks = [asyncio.create_task(self._keep_peer(peer)) for peer in self._peers]
         try:
-            await self._restore(restore)
-            for task in tasks:
-                if task.done():
-                    task.result()
+            while any(peer.holding is None for peer in self._peers):
+                self._surveyed.clear()
+                await self._surveyed.wait()
+            holdings = [self._holding(), *(peer.holding for peer in self._peers if peer.holding is not None)]
+            mark = self._old_bookmark()
+            keep = mark is not None and fits(mark, holdings)
+            start, written = await self._order_restore(mark if keep else None)
+            for peer in self._peers:
+                self._send_restore(peer)
+            await self._restore(self._order_of(0))
             while not all(peer.restored for peer in self._peers):
                 self._restored.clear()
                 await self._restored.wait()
@@ -125,12 +190,16 @@ class BookKeeper:
             book = kind(
                 self._job.spec, self._job.plan, self._servers, self.attempt, self._job.epoch_digest(),
                 bool(self._job.message.checkpoint_url), start,
+                written=written,
             )
             self._book = book
             now = time.monotonic()
-            for worker, (_, micro_batch_s) in self._workers.items():
-                self._act(book.worker_joined(worker, micro_batch_s, now))
-            self._act(book.begin(now))
+            for worker, (_, join) in self._workers.items():
+                self._act(book.worker_joined(worker, join.micro_batch_s, now, claim_of(join)))
+            self._act(book.begin(now, validated=keep and mark is not None and mark.validated))
+            if keep and mark is not None:
+                self._act([Report(mark.reports)])
+                self._go_on(book, newest_totals(holdings))
             for worker in self._ready:
                 self._act(book.lease_wanted(worker, now))
             if self._stop is not None:
@@ -141,6 +210,7 @@ class BookKeeper:
                 # A tick, not a wait: all else is driven by messages.
                 await asyncio.sleep(min(max(until_due, MIN_TICK_S), TICK_S))
                 self._act(book.tick(time.monotonic()))
+                self._take_prepared()  # a validation may have been between
                 self._flush_progress()
             await self._finish(book, self._finished)
         finally:
@@ -148,14 +218,25 @@ class BookKeeper:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _go_on(self, book: LeaseBook, totals: Totals | None) -> None:
+        """Tells every server what it may have missed of the last attempt, and has it say how far it is."""
+        for peer in self._peers:
+            self._send_restore(peer)  # the answer is as if the connection had been lost
+            if totals is not None and peer.session is not None:
+                peer.session.send(Header(attempt=self.attempt, totals=totals))
+        self._on_committed(Commit(step=book.committed))
+        if totals is not None:
+            self._on_totals(totals)
+        self._on_begun()
+
     # --- from workers -----------------------------------------------------------------------------------------------
 
-    def joined(self, worker: str, session: Session, micro_batch_s: float) -> None:
+    def joined(self, worker: str, session: Session, join: Join) -> None:
         """A worker has connected."""
-        self._workers[worker] = (session, micro_batch_s)
+        self._workers[worker] = (session, join)
         self._ready.pop(worker, None)
         if self._book is not None:
-            self._act(self._book.worker_joined(worker, micro_batch_s, time.monotonic()))
+            self._act(self._book.worker_joined(worker, join.micro_batch_s, time.monotonic(), claim_of(join)))
 
     def left(self, worker: str, session: Session) -> None:
         """A worker's connection is gone."""
@@ -197,11 +278,11 @@ class BookKeeper:
 
     # --- from this server and its peers -----------------------------------------------------------------------------
 
-    def prepared(self, step: int, reduced: Partial) -> None:
-        """The server's own tree is complete."""
+    def prepared(self, step: int, loss: float, samples: int, digest: int) -> None:
+        """The server's own tree is complete, and applied."""
         if self._book is not None:
-            now = time.monotonic()
-            self._act(self._book.server_prepared(0, step, now, reduced.loss, reduced.samples, reduced.digest))
+            self._act(self._book.server_prepared(0, step, time.monotonic(), loss, samples, digest))
+            self._take_prepared()
 
     def shared(self, server: int, step: int, share: Sequence[ExactSum], loss: float | None = None) -> None:
         """A server's share of a step's sums, the own one (0) with the step's mean loss."""
@@ -237,7 +318,44 @@ class BookKeeper:
         if self._book is not None:
             self._act(self._book.stop_wanted(stop.checkpoint, time.monotonic()))
 
+    @property
+    def bookmark(self) -> Bookmark | None:
+        """What another book needs to go on from here, but for what the server has applied; None before it began."""
+        book = self._book
+        if book is None:
+            return None
+        return Bookmark(
+            progress=book.resumable.message(), validated=book.phase is not Phase.VALIDATING,
+            reports=self._reported.all(),
+        )  # fmt: skip
+
     # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    async def _order_restore(self, mark: Bookmark | None) -> tuple[Resumable, set[int]]:
+        """Decides what the servers begin with.
+
+        Args:
+            mark: where to go on; None: from a checkpoint, or from the beginning.
+
+        Returns:
+            The state of the book, and the step of the newest checkpoint, if there is one.
+        """
+        url, start = await asyncio.to_thread(self._choose_checkpoint)
+        newest = {start.step} if start.step else set()
+        if mark is not None:
+            self._order = Restore(servers=self._servers, keep=True)
+            return Resumable.of(mark.progress), newest
+        self._order = Restore(servers=self._servers, checkpoint=url)
+        return start, newest
+
+    def _order_of(self, index: int) -> Restore:
+        order = Restore(index=index)
+        order.MergeFrom(self._order or Restore())
+        return order
+
+    def _send_restore(self, peer: _Peer) -> None:
+        if peer.session is not None:
+            peer.session.send(Header(attempt=self.attempt, restore=self._order_of(peer.index)))
 
     def _choose_checkpoint(self) -> tuple[str, Resumable]:
         """Where to begin: the newest checkpoint of this job, or of the one it resumes."""
@@ -257,9 +375,14 @@ class BookKeeper:
             )
         job = self._job
         checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
+        self._number = manifest.number
         return url, Resumable.of(manifest.progress)
 
     async def _complete_checkpoint(self, step: int) -> None:
+        async with self._completing:
+            await self._write_manifest(step)
+
+    async def _write_manifest(self, step: int) -> None:
         parts = self._parts.pop(step, None)
         order = self._orders.pop(step, None)
         if parts is None or order is None:
@@ -271,6 +394,7 @@ class BookKeeper:
             return
         manifest = Checkpoint(
             step=step,
+            number=self._number + 1,
             fingerprint=job.fingerprint,
             parameters=job.parameters,
             training=job.training_constants,
@@ -287,18 +411,25 @@ class BookKeeper:
         except InputError as error:
             self._fail(control.Failure.INPUT, str(error))
             return
+        self._number += 1
         if self._book is not None:
             self._act(self._book.checkpoint_written(step, order.checkpoint, time.monotonic()))
+        try:
+            await asyncio.to_thread(self._pruner.prune, frozenset(self._orders))
+        except InputError as error:  # no reason to end a training
+            logger.warning("superseded checkpoints stay: %s", error)
 
     # --- peers ------------------------------------------------------------------------------------------------------
 
-    async def _keep_peer(self, peer: _Peer, url: str) -> None:
+    async def _keep_peer(self, peer: _Peer) -> None:
         while True:
             try:
                 async with Connection(peer.address, self._secret, f"server {peer.index}") as session:
                     peer.session = session
-                    restore = Restore(index=peer.index, servers=self._servers, checkpoint=url)
-                    session.send(Header(attempt=self.attempt, restore=restore))
+                    if self._order is None:
+                        session.send(Header(attempt=self.attempt, survey=Survey()))
+                    else:
+                        self._send_restore(peer)
                     await self._read_peer(peer, session)
             except (SessionClosed, FrameError) as error:
                 logger.info("server %d: %s", peer.index, error)
@@ -310,10 +441,17 @@ class BookKeeper:
         async for header, payload in session.frames():
             now = time.monotonic()
             match header.WhichOneof("body"):
+                case "holding":
+                    peer.holding = header.holding
+                    self._surveyed.set()
                 case "restored":
                     self._peer_restored(peer, session, header.restored, now)
-                case "prepared" if self._book is not None:
-                    self._act(self._book.server_prepared(peer.index, header.prepared.step, now))
+                case "prepared":
+                    peer.version = header.prepared.step
+                    if self._job.sync.synchronous:
+                        self._take_prepared()
+                    elif self._book is not None:
+                        self._act(self._book.server_prepared(peer.index, header.prepared.step, now))
                 case "part":
                     self.part_written(peer.index, header.part)
                 case "share":
@@ -326,8 +464,19 @@ class BookKeeper:
                 case other:
                     raise FrameError(f"sent {other}")
 
+    def _take_prepared(self) -> None:
+        """Tells the book of peers that have applied its step, be it before the book began it."""
+        book = self._book if self._job.sync.synchronous else None
+        step = 0
+        while book is not None and book.step != step:
+            step = book.step
+            for peer in self._peers:
+                if peer.version >= step:
+                    self._act(book.server_prepared(peer.index, step, time.monotonic()))
+
     def _peer_restored(self, peer: _Peer, session: Session, restored: Restored, now: float) -> None:
         peer.restored = True
+        peer.version = restored.version
         self._restored.set()
         if self._book is None:
             return
@@ -342,6 +491,7 @@ class BookKeeper:
             if peer.index not in self._parts[step]:
                 session.send(Header(attempt=self.attempt, commit=order))
         self._act(self._book.server_restored(peer.index, restored.version, restored.ahead, now))
+        self._take_prepared()
         if self._finished is not None:
             session.send(Header(attempt=self.attempt, want=Want(version=self._book.committed)))
 
@@ -370,6 +520,7 @@ class BookKeeper:
                             report.times[worker].CopyFrom(times)
                         self._times.clear()
                     self._outgoing.MergeFrom(message)
+                    self._reported.add(message, time.monotonic())
                     if message.epochs or message.validations or message.checkpoints:
                         self._flush_progress()
                 case Finish(reason):

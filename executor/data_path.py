@@ -9,7 +9,7 @@ from executor.pieces import PIECE, piece_bounds, piece_count, runs
 from executor.session import Session
 from executor.shared_memory import Block, SharedPool
 from proto.exchange_pb2 import Header, Parameters
-from proto.frames import encode
+from proto.frames import decode, encode
 
 LONGEST_RUN = 1 << 20
 """Pieces that one frame may carry whose payload lies in shared memory."""
@@ -56,6 +56,12 @@ class _Image:
         if not self.size:
             session.send(self._header(0))
 
+    def readdress(self, attempt: int) -> None:
+        """It goes on to be sent in another attempt."""
+        self._attempt = attempt
+        for index, frame in self._frames.items():
+            self._frames[index] = encode(self._header(piece_bounds(self.size, index)[0]), decode(frame)[1])
+
     def drop(self) -> None:
         """It will not be sent any more."""
         if self._block is not None:
@@ -86,13 +92,21 @@ class ParameterOutbox:
         self._images: dict[int, _Image] = {}
         self._wants: dict[Session, tuple[int, set[int]]] = {}  # the version, and the pieces of it that were sent
 
-    def restart(self, attempt: int) -> None:
-        """Another attempt: whoever waited gets a new membership and asks again."""
+    def restart(self, attempt: int, keep: bool = False) -> None:
+        """Another attempt: whoever waited gets a new membership and asks again.
+
+        Args:
+            keep: it goes on with what the slice held, of which pieces may have the next version.
+        """
         self._attempt = attempt
         self._wants = {}
         for image in self._images.values():
-            image.drop()
-        self._images = {}
+            if keep:
+                image.readdress(attempt)
+            else:
+                image.drop()
+        if not keep:
+            self._images = {}
 
     def forget(self, session: Session) -> None:
         """The session has ended."""

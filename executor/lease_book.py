@@ -10,7 +10,7 @@ harm, since the results are identical and the second is dropped.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum, auto
 
 from compute import TrainingSpec
@@ -53,6 +53,7 @@ class LeaseBook:
         epoch_digest: int,
         checkpoints: bool,
         start: Resumable,
+        written: Collection[int] | None = None,
     ) -> None:
         """
         Args:
@@ -63,6 +64,7 @@ class LeaseBook:
             epoch_digest: what the digest of a complete epoch must be.
             checkpoints: whether checkpoints have a place to go to.
             start: where to begin.
+            written: steps of checkpoints that exist; by default that of `start`.
         """
         self.spec = spec
         self.plan = plan
@@ -78,7 +80,8 @@ class LeaseBook:
         self._validation: ValidationRound | None = None
         self._last_commit: float | None = None
         self._unwritten: set[int] = set()
-        self._written: set[int] = {start.step} if start.step else set()
+        self._written: set[int] = set(written) if written is not None else {start.step} if start.step else set()
+        self._claims: dict[str, tuple[int, Node]] = {}  # gradients that workers have already
         self._stopping: control.Finished.Reason | None = None
         self._begun = False
 
@@ -107,22 +110,35 @@ class LeaseBook:
 
     # --- what may happen --------------------------------------------------------------------------------------------
 
-    def begin(self, now: float) -> list[Action]:
-        """Every server holds its slice at the version of the start."""
+    def begin(self, now: float, validated: bool = False) -> list[Action]:
+        """Every server holds its slice at the version of the start, or the next one.
+
+        Args:
+            validated: the validation that follows the commit of the start is done, or there is none.
+        """
         self._begun = True
         self._last_commit = now
         if self.committed or self.spec.inference:  # resumed: what followed that commit may not have happened yet
-            return self._after_commit(now)
+            return self._go_on(now) if validated else self._after_commit(now)
         return self._begin_step(now)
 
-    def worker_joined(self, worker: str, micro_batch_s: float, now: float) -> list[Action]:
-        """A worker has connected; it may have been here before."""
+    def worker_joined(
+        self, worker: str, micro_batch_s: float, now: float, claim: tuple[int, Node] | None = None
+    ) -> list[Action]:
+        """A worker has connected; it may have been here before.
+
+        Args:
+            claim: step and node of a gradient that it has, or is computing: it gets that block, if it can be had.
+        """
         actions = self.worker_left(worker, now)
         self._leases.joined(worker, micro_batch_s)
+        if claim is not None:
+            self._claims[worker] = claim
         return actions
 
     def worker_left(self, worker: str, now: float) -> list[Action]:
         """A worker's connection is gone: what it held is free again at once."""
+        self._claims.pop(worker, None)
         return self._assign(now) if self._leases.left(worker) else []
 
     def lease_wanted(self, worker: str, now: float, done: int = 0) -> list[Action]:
@@ -234,7 +250,14 @@ class LeaseBook:
         if not self._begun or self.phase not in (Phase.TRAINING, Phase.VALIDATING):
             return []
         limit = self._limit() if self.phase is Phase.TRAINING else None
-        return [GiveLease(worker, self._grant(lease)) for worker, lease in self._leases.assign(now, limit)]
+        given = self._leases.assign(now, limit, self._claimed())
+        return [GiveLease(worker, self._grant(lease)) for worker, lease in given]
+
+    def _claimed(self) -> dict[str, Node]:
+        """Nodes whose gradients workers have, by worker."""
+        if self.phase is not Phase.TRAINING:
+            return {}
+        return {worker: node for worker, (step, node) in self._claims.items() if step == self.step}
 
     def _limit(self) -> int | None:
         """How many more leases may be given; None: any number."""

@@ -58,6 +58,7 @@ class LeaseComputer:
         self._reader = _Reader(job)
         self._parts: Prefetcher[Part, Batch] = Prefetcher(self._reader, ahead=MICRO_BATCHES_AHEAD)
         self._next_lease = _NextLease()
+        self._last: tuple[tuple[int, int, int], Partial] | None = None  # what `train` has returned, and of which node
         self._kept: list[Vector] = []  # gradients of left children that wait for their siblings, the largest first
         self._rounding = job.rounding(0)
         self.data_s = 0.0
@@ -105,6 +106,13 @@ class LeaseComputer:
             The node's value; its gradient, of the whole flat vector, is valid until the next call.
         """
         plan, step = self._job.plan, grant.step
+        place = (step, grant.level, grant.index)
+        if self._last is not None and self._last[0] == place:  # asked for again, since a server was lost
+            value = self._last[1]
+            if final is not None:
+                final(value.gradient, 0, value.gradient.size)
+            return value
+        self._last = None
         likely = self._next_lease.after(step, grant.first)
         expected = [(step, leaf, 0) for leaf in range(grant.first, grant.last)]
         if likely is not None and likely[1] < plan.leaves(likely[0]):
@@ -114,6 +122,7 @@ class LeaseComputer:
         begin, end = plan.micro_batch(step, grant.first)[0], plan.micro_batch(step, grant.last - 1)[1]
         partial.samples = end - begin
         partial.digest = index_hashes(self._reader.order(step)[begin:end])
+        self._last = (place, partial)
         return partial
 
     def score(self, grant: Grant, progress: Callable[[], None]) -> list[list[float]]:

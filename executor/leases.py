@@ -11,7 +11,7 @@ one leaf only are allowed, leaves are any pieces of work that have nothing to do
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -224,14 +224,25 @@ class Leases:
         self.done.difference_update(again)
         self._give_back(again)
 
-    def assign(self, now: float, limit: int | None = None) -> list[tuple[str, Lease]]:
-        """Gives work to waiting workers; of single leaves never leased before at most `limit`, if there is one."""
+    def assign(
+        self, now: float, limit: int | None = None, claimed: Mapping[str, Node] | None = None
+    ) -> list[tuple[str, Lease]]:
+        """Gives work to waiting workers.
+
+        Args:
+            limit: at most so many single leaves that were never leased before; None: any number.
+            claimed: nodes that workers have computed already, by worker: each is given its own, if it is free.
+        """
         given: list[tuple[str, Lease]] = []
         self._recheck = math.inf
         for worker in list(self._waiting):
             node = None
             fresh = self._free.fresh < self._free.count and (limit is None or limit > 0)
-            if self._free.returned or fresh:
+            claim = (claimed or {}).get(worker)
+            if claim is not None and self._all_free(claim):
+                node = claim
+                self._free.remove(*claim.leaves(self._free.count))
+            elif self._free.returned or fresh:
                 share = self._share(worker, now)
                 if share and fresh and not self._free.returned and limit is not None:
                     limit -= 1
@@ -334,6 +345,10 @@ class Leases:
                 node = Node(0, open_leaves[0])
             return node
         return None
+
+    def _all_free(self, node: Node) -> bool:
+        first, last = node.leaves(self._free.count)
+        return not self._free.single and first < last and all(self._free.holds(leaf) for leaf in range(first, last))
 
     def _release(self, lease: Lease) -> None:
         if lease.phase == self._phase:

@@ -7,7 +7,9 @@ A pure state machine, like the lease book. Version v is what the parameters are 
 - the lease book has committed step s - 1, so that every server passes every version that a checkpoint may be asked of,
 - the learning rates of step s are known, where they depend on how the training goes, and
 - where the update needs sums over the whole vector: all of the slice's trees are complete, and the sums over all slices
-  are known; `share` gives this slice's part, `total` takes the whole.
+  are known; `share` gives this slice's part, `total` takes the whole,
+
+and nobody holds the slice, as while a checkpoint is copied.
 
 The slice has version s when all of its pieces have, and every node of the step was ended.
 """
@@ -45,7 +47,9 @@ class ParameterSlice:
         parameters: float32 (end - begin,).
         update: what is done to them, with the optimizers' state.
         finished: last step that was applied.
-        reduced: value of the tree of that step, for the lease book's reports.
+        reduced: value of the tree of that step, for the lease book's reports; without the gradient.
+        gradients: what `apply` has applied, for a replica: first element and gradient of each part. Whoever sets it to
+            a list empties it.
     """
 
     def __init__(
@@ -64,11 +68,13 @@ class ParameterSlice:
         self.parameters = parameters
         self.update = update
         self.reduced: Partial | None = None
+        self.gradients: list[tuple[int, Vector]] | None = None
         self._plan = plan
         self._told_rates = told_rates
         self._rates: tuple[int, Sequence[float] | None] = (0, None)  # of a step
         self._totals: tuple[int, Sequence[float], float] = (0, (), 0.0)  # of a step, with its loss
         self._share: list[ExactSum] | None = None
+        self._holds = 0
         size = end - begin
         self._bounds = [piece_bounds(size, index) for index in range(piece_count(size))]
         self._roundings = [rounding(begin + first) if rounding else None for first, _ in self._bounds]
@@ -140,6 +146,29 @@ class ParameterSlice:
         if step > self._totals[0]:
             self._totals = (step, totals, loss)
 
+    def hold(self) -> None:
+        """Parameters and state stay as they are until `release` was called as often as this. Only while `whole`."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """The end of a hold; `apply` may have become possible."""
+        self._holds -= 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the slice has its version, and nothing the next one."""
+        return not self._all_applied and all(tree is not None for tree in self._trees)
+
+    @property
+    def last_rates(self) -> Sequence[float] | None:
+        """The learning rates last told; None where the update knows them by itself."""
+        return self._rates[1] if self._told_rates else None
+
+    @property
+    def last_totals(self) -> tuple[int, Sequence[float], float]:
+        """The totals last told, with their step (0: none yet) and its mean loss."""
+        return self._totals
+
     @property
     def _may_apply(self) -> bool:
         """Whether the next step's update may be begun, as far as the lease book is concerned."""
@@ -173,6 +202,8 @@ class ParameterSlice:
 
     def can_apply(self) -> bool:
         """Whether `apply` would change something."""
+        if self._holds:
+            return False
         if self.update.needs_sums:
             return self._totals[0] == self.version + 1 and not self._all_applied and self.complete is not None
         return bool(self._whole) and self._may_apply
@@ -187,18 +218,40 @@ class ParameterSlice:
             gradient = self.complete
             if gradient is not None:
                 _, totals, loss = self._totals
+                self._remember(0, gradient.gradient)
                 self.update.apply(self.parameters, gradient.gradient, step, epoch, rates, totals, loss)
             self._all_applied = True
         else:
             for index in self._whole:
                 tree, (begin, end) = self._trees[index], self._bounds[index]
                 if tree is not None and tree.result is not None:
+                    self._remember(begin, tree.result.gradient)
                     self._update_of(index).apply(self.parameters[begin:end], tree.result.gradient, step, epoch, rates)
                     self._trees[index] = None
         found = sorted(self._whole)
         self._whole = {}
         self._all_applied = self._all_applied or all(tree is None for tree in self._trees)
         return found
+
+    def _remember(self, first: int, gradient: Vector) -> None:
+        if self.gradients is not None:
+            self.gradients.append((first, gradient))
+
+    def replay(self, result: Partial) -> None:
+        """Applies a whole step, which the server has reduced and applied that this is the replica of.
+
+        Args:
+            result: with the gradient, float32 (end - begin,).
+        """
+        step = self.version + 1
+        _, totals, loss = self._totals if self.update.needs_sums else (0, (), 0.0)
+        self.update.apply(
+            self.parameters, result.gradient, step, self._plan.epoch(step), self.last_rates, totals, loss
+        )  # fmt: skip
+        self.committed = self.version  # or it had not been applied there
+        self.version = self.finished = step
+        self.reduced = Partial(np.empty(0, dtype=np.float32), result.loss, result.samples, result.digest)
+        self._begin_step()
 
     def _update_of(self, index: int) -> ParameterUpdate:
         if not self._updates:

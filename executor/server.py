@@ -18,19 +18,27 @@ from compute import InputError, checkpoint
 from compute.optim import ParameterUpdate
 from executor.arrival_slice import ArrivalSlice
 from executor.book_keeper import BookKeeper
+from executor.checkpointing import Checkpointing
 from executor.data_path import ParameterOutbox
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
 from executor.pieces import PIECE
 from executor.reduction_tree import Node
+from executor.replica import Replica
+from executor.replication import Replication, totals_message
 from executor.session import Session, SessionClosed, authenticate
 from executor.shared_memory import SharedPool, way
 from executor.step_plan import slice_bounds
 from executor.sum_message import encoded
 from proto import control_pb2 as control
+from proto.checkpoint_pb2 import CheckpointPart
 from proto.exchange_pb2 import (
+    Applied,
+    Bookmark,
     Commit,
+    Follow,
     Header,
+    Holding,
     Part,
     Prepared,
     Push,
@@ -44,6 +52,7 @@ from proto.exchange_pb2 import (
 from proto.frames import EXCHANGE_METHOD, FrameError, grpc_options
 
 GRACE_S = 0.5
+KEPT_PARTS = 1000  # steps for which it is known what became of their checkpoints
 SHARED_BYTES = 512 << 20  # of parameters that workers of this host read where they lie; used as far as needed
 
 logger = logging.getLogger(__name__)
@@ -61,12 +70,21 @@ class ParameterServer:
         self._task_id = task_id
         self._secret = secret
         self._tell_driver = tell_driver
-        self._attempt = 0
+        self._attempt = 0  # that the slice is of
+        self._promised = 0  # frames of attempts before this one are refused
+        self._place = (0, 0)  # index of the slice, number of servers; (_, 0): none yet
+        self._told = -1  # the last version that the lease book was told of
+        self._bookmark: Bookmark | None = None  # where the lease book was when another process kept it
         self._slice: ParameterSlice | None = None
+        self._parts: dict[int, Part | None] = {}  # of checkpoints, by step; None: it is being written
         self._shared = 0  # the last step whose share of sums was sent on the book session
         self._attempt_reached = asyncio.Condition()
         self._restoring = asyncio.Lock()
         self._sessions: set[Session] = set()
+        self._checkpointing = Checkpointing(self._advance)
+        self._replication = Replication(
+            secret, tell_driver, lambda: self._held, self._marked, self._reached, moved=self._moved
+        )
         self._pool = SharedPool(SHARED_BYTES) if way() != "tcp" else None
         self._outbox = ParameterOutbox(self._pool)
         self._keeper: BookKeeper | None = None
@@ -97,6 +115,7 @@ class ParameterServer:
         finally:
             if self._keeping is not None:
                 self._keeping.cancel()
+            self._replication.stop()
             for session in list(self._sessions):
                 session.abort()
             await self._grpc.stop(GRACE_S)
@@ -104,13 +123,23 @@ class ParameterServer:
     def joined(self, membership: control.Membership) -> None:
         """The driver says who serves."""
         mine = next((s for s in membership.servers if s.task_id == self._task_id), None)
-        if mine is None or mine.index != 0 or (self._keeper and self._keeper.attempt >= membership.attempt):
+        if mine is None or membership.attempt < self._promised:
             return
+        if mine.index == 0 and (self._keeper is None or self._keeper.attempt < membership.attempt):
+            self._keep_book(membership)
+        self._replication.named(mine, len(membership.servers), membership.attempt)
+
+    def _keep_book(self, membership: control.Membership) -> None:
+        self._bookmark = self._marked()
+        self._promised = membership.attempt
         if self._keeping is not None:
             self._keeping.cancel()
         self._keeper = BookKeeper(
             self._job, membership, self._secret, self._tell_driver,
+            holding=self._holding,
+            bookmark=self._marked,
             restore=lambda order: self._restore(membership.attempt, order),
+            begun=self._tell_again,
             committed=self._committed,
             rates=self._rates_told,
             totals=self._totalled,
@@ -174,18 +203,35 @@ class ParameterServer:
             session.stop_writer()
 
     async def _converse(self, session: Session) -> None:
-        attempt = 0
+        following: Replica | None = None
+        attempt, opened = 0, ""
         async for header, payload in session.frames():
             body = header.WhichOneof("body")
-            first = attempt == 0
-            if first:  # the first frame says who this is
-                attempt = header.attempt
-                if body == "restore":
-                    await self._restore(attempt, header.restore)
-                elif body == "join":
+            if attempt == 0:  # the first frame says who this is
+                attempt, opened = header.attempt, body
+                if body not in ("restore", "join", "survey", "follow"):
+                    raise FrameError(f"a stream begins with Join, Survey, Restore or Follow, not with {body}")
+                if body == "join":
                     await self._reached(attempt)
-                else:
-                    raise FrameError(f"a stream begins with Join or Restore, not with {body}")
+            if header.attempt < self._promised or header.attempt != attempt:
+                session.refuse(self._promised, Refusal.STALE_ATTEMPT, reason=f"this is attempt {self._promised}")
+                await session.drain(GRACE_S)
+                return
+            match body:
+                case "survey":
+                    self._promised = attempt
+                    session.send(Header(attempt=attempt, holding=self._holding()))
+                    continue
+                case "restore" if opened in ("survey", "restore"):
+                    await self._restore(attempt, header.restore)
+                case "follow":
+                    self._promised = attempt
+                    following = self._following(header.follow)
+                    session.send(Header(attempt=attempt, holding=self._holding()))
+                    continue
+                case "state" | "apply" if following is not None:
+                    self._follow(session, following, header, payload)
+                    continue
             if header.attempt != self._attempt or attempt != self._attempt:
                 session.refuse(self._attempt, Refusal.STALE_ATTEMPT, reason=f"this is attempt {self._attempt}")
                 await session.drain(GRACE_S)
@@ -206,11 +252,12 @@ class ParameterServer:
                     if self._pool is not None:
                         session.reciprocate(self._pool)
                     if self._keeper is not None:
-                        self._keeper.joined(session.peer, session, header.join.micro_batch_s)
-                case "restore" if first and self._keeper is None:
+                        self._keeper.joined(session.peer, session, header.join)
+                case "restore" if opened in ("survey", "restore") and self._keeper is None:
                     self._book_session = session
                     through, ahead = self._held.applied
-                    session.send(Header(attempt=attempt, restored=Restored(version=through, ahead=ahead)))
+                    version = through if self._replication.safe(through) else max(self._told, 0)
+                    session.send(Header(attempt=attempt, restored=Restored(version=version, ahead=ahead)))
                     self._shared = 0  # what was said before may be lost
                     self._advance()
                 case "commit" | "rates" | "totals" if session is not self._book_session:
@@ -238,25 +285,53 @@ class ParameterServer:
 
     # --- the slice --------------------------------------------------------------------------------------------------
 
+    def _holding(self) -> Holding:
+        """What this server could go on with."""
+        if self._slice is None or not self._job.sync.synchronous:
+            return Holding()
+        index, servers = self._place
+        totals = totals_message(self._slice)
+        return Holding(index=index, servers=servers, version=self._slice.version, totals=totals)
+
+    def _marked(self) -> Bookmark | None:
+        """Where the lease book is, for whoever may have to go on with it; None on a server that does not keep it."""
+        mark = self._keeper.bookmark if self._keeper is not None else None
+        if mark is None:
+            mark = self._bookmark
+        if mark is None or self._slice is None:
+            return None
+        mark.step = self._slice.version
+        if self._slice.reduced is not None:
+            value = self._slice.reduced
+            mark.loss, mark.samples, mark.digest = value.loss, value.samples, value.digest
+        return mark
+
     async def _restore(self, attempt: int, order: Restore) -> None:
         async with self._restoring:
+            self._promised = max(self._promised, attempt)
             if attempt <= self._attempt:
                 return
             job = self._job
-            begin, end = slice_bounds(job.parameters, order.servers, order.index)
-            loaded = await asyncio.to_thread(self._load, order.checkpoint, begin, end)
-            if attempt <= self._attempt:
-                return
-            self._slice = loaded
+            if not order.keep:
+                begin, end = slice_bounds(job.parameters, order.servers, order.index)
+                loaded = await asyncio.to_thread(self._load, order.checkpoint, begin, end)
+                if attempt < self._promised:
+                    return
+                self._slice, self._place = loaded, (order.index, order.servers)
+            held = self._held
             self._shared = 0
+            self._told = held.version - 1
             self._attempt = attempt
-            self._outbox.restart(attempt)
+            self._outbox.restart(attempt, order.keep)
+            self._parts = {}
             if order.index != 0 and self._keeping is not None:
                 self._keeping.cancel()
                 self._keeper = None
             async with self._attempt_reached:
                 self._attempt_reached.notify_all()
-            logger.info("attempt %d: elements %d to %d at version %d", attempt, begin, end, loaded.version)
+            how = "goes on" if order.keep else "begins"
+            place = f"elements {held.begin} to {held.end}"
+            logger.info("attempt %d: %s, %s at version %d", attempt, place, how, held.version)
 
     def _load(self, url: str, begin: int, end: int) -> ParameterSlice:
         job = self._job
@@ -334,12 +409,20 @@ class ParameterServer:
         held = self._held
         held.commit(order.step)
         self._outbox.committed(order.step)
-        if order.checkpoint and held.version == order.step:
-            arrays = {checkpoint.PARAMETERS: held.parameters.copy()}
-            arrays.update({name: array.copy() for name, array in held.update.state.items()})
-            memory = json.dumps(held.update.memory)
-            self._spawn(self._write_part(order, held, arrays, memory, self._attempt))
+        if order.checkpoint:
+            self._write_part(held, order)
         self._advance()
+
+    def _write_part(self, held: ParameterSlice, order: Commit) -> None:
+        """Has the slice written; if that was ordered before, says again what came of it, if anything has yet."""
+        part = self._parts.get(order.step)
+        if part is not None:
+            self._tell_part(part)
+        elif order.step not in self._parts and held.version == order.step:
+            self._parts = {step: kept for step, kept in self._parts.items() if step > order.step - KEPT_PARTS}
+            self._parts[order.step] = None
+            written = self._checkpointing.write(held, order.checkpoint)
+            self._spawn(self._tell_written(order.step, written, json.dumps(held.update.memory), self._attempt))
 
     def _rates_told(self, rates: Rates) -> None:
         self._held.rates_known(rates.step, list(rates.rates))
@@ -349,17 +432,20 @@ class ParameterServer:
         self._held.total(totals.step, list(totals.totals), totals.loss)
         self._advance()
 
-    async def _write_part(
-        self, order: Commit, held: ParameterSlice, arrays: dict[str, Vector], memory: str, attempt: int
+    async def _tell_written(
+        self, step: int, written: "asyncio.Task[CheckpointPart]", memory: str, attempt: int
     ) -> None:
-        info = await asyncio.to_thread(checkpoint.write_part, order.checkpoint, held.begin, held.end, arrays)
+        file = await written
         if attempt != self._attempt:
             return
-        part = Part(step=order.step, file=info, memory=memory)
+        part = self._parts[step] = Part(step=step, file=file, memory=memory)
+        self._tell_part(part)
+
+    def _tell_part(self, part: Part) -> None:
         if self._keeper is not None:
             self._keeper.part_written(0, part)
         elif self._book_session is not None:
-            self._book_session.send(Header(attempt=attempt, part=part))
+            self._book_session.send(Header(attempt=self._attempt, part=part))
 
     def _advance(self) -> None:
         held = self._held
@@ -368,16 +454,72 @@ class ParameterServer:
             if held.can_apply():
                 self._outbox.keep(held)
                 self._outbox.add(held, held.version + 1, held.apply())
+                self._replication.applied(held)
             if not held.advance():
-                return
+                break
             if not held.size:
                 self._outbox.add(held, held.version, [])
-            if self._keeper is None and self._book_session is not None:
-                self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.finished)))
-            elif self._keeper is not None and held.reduced is not None:
-                self._keeper.prepared(held.finished, held.reduced)
+            self._replication.advanced(held)
             if not self._job.sync.synchronous:
-                self._outbox.committed(held.version)  # only the newest version is ever wanted
+                self._tell_arrived(held)
+        if self._job.sync.synchronous:
+            self._tell_prepared()
+
+    def _tell_arrived(self, held: ParameterSlice) -> None:
+        """Tells the lease book of a step that was applied when it arrived; there is no replica to be waited for."""
+        if self._keeper is None and self._book_session is not None:
+            self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.finished)))
+        elif self._keeper is not None and held.reduced is not None:
+            value = held.reduced
+            self._keeper.prepared(held.finished, value.loss, value.samples, value.digest)
+        self._outbox.committed(held.version)  # only the newest version is ever wanted
+
+    def _tell_prepared(self) -> None:
+        """Tells the lease book of a new version, once the replica has it."""
+        held = self._held
+        if held.version <= self._told or not self._replication.safe(held.version):
+            return
+        if self._keeper is not None and (mark := self._marked()) is not None:
+            self._told = held.version
+            self._keeper.prepared(held.version, mark.loss, mark.samples, mark.digest)
+        elif self._keeper is None and self._book_session is not None:
+            self._told = held.version
+            self._book_session.send(Header(attempt=self._attempt, prepared=Prepared(step=held.version)))
+
+    def _tell_again(self) -> None:
+        """The book goes on with what the servers held, and does not know yet what this one has."""
+        self._told = self._held.version - 1
+        self._shared = 0
+        self._advance()
+
+    def _moved(self) -> None:
+        """Replication has got further."""
+        if self._slice is not None and self._attempt:
+            self._advance()
+
+    # --- as a replica -----------------------------------------------------------------------------------------------
+
+    def _following(self, follow: Follow) -> Replica:
+        place = (follow.index, follow.servers)
+        if self._place != place:
+            self._slice, self._place, self._bookmark = None, place, None
+        return Replica(self._job, follow, self._slice, self._bookmark)
+
+    def _follow(self, session: Session, replica: Replica, header: Header, payload: memoryview) -> None:
+        """Takes a frame of the server that this is the replica of."""
+        if header.WhichOneof("body") == "state":
+            done = replica.take_state(header.state, payload)
+            if done:
+                self._outbox.restart(header.attempt)
+        else:
+            if header.apply.last and replica.held is not None:
+                self._outbox.keep(replica.held)  # should the server be lost now, others may still be at that version
+            done = replica.take_step(header.apply, payload)
+            if done:
+                self._outbox.committed(header.apply.step - 1)
+        if done and replica.held is not None:
+            self._slice, self._bookmark = replica.held, replica.bookmark
+            session.send(Header(attempt=header.attempt, applied=Applied(version=replica.held.version)))
 
     def _share(self) -> None:
         """Says this slice's share of the next step's sums, once it is known."""

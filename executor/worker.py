@@ -16,7 +16,7 @@ from executor.lease_computer import LeaseComputer
 from executor.session import Connection, SessionClosed
 from executor.shared_memory import way
 from proto import control_pb2 as control
-from proto.exchange_pb2 import Header, Join
+from proto.exchange_pb2 import Grant, Header, Join
 from proto.frames import FrameError
 
 RECONNECT_S = 0.3
@@ -38,6 +38,7 @@ class Worker:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._computer: LeaseComputer | None = None
         self._micro_batch_s = 0.0
+        self.computed = Grant()  # the last whose gradient was computed, or is
         self._membership: control.Membership | None = None
         self._changed = asyncio.Event()
         self._way = way()
@@ -111,7 +112,9 @@ class Worker:
 
     def join(self, attempt: int) -> Header:
         """First frame to every server."""
-        return Header(attempt=attempt, join=Join(task_id=self._task_id, micro_batch_s=self._micro_batch_s))
+        join = Join(task_id=self._task_id, micro_batch_s=self._micro_batch_s)
+        join.step, join.level, join.index = self.computed.step, self.computed.level, self.computed.index
+        return Header(attempt=attempt, join=join)
 
     def connect(self, server: control.Server) -> Connection:
         """To one of the servers."""

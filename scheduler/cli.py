@@ -50,6 +50,10 @@ cli.add_command(kill)
 @click.option("--min-workers", type=_WORKERS, help="Training begins with that many; more come and go.")
 @click.option("--max-workers", type=_WORKERS, help="Take more workers as the cluster has room, up to that many.")
 @click.option("--servers", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Parameter servers.")
+@click.option(
+    "--server-replicas", type=click.IntRange(0, 1), default=0, show_default=True,
+    help="Live copies of each server: with 1, a lost server costs no replay.",
+)
 @click.option("--cpus-per-worker", type=click.FloatRange(0.1), default=1.0, show_default=True)
 @click.option("--mem-per-worker", type=click.FloatRange(32), default=1024.0, show_default=True, help="MB.")
 @click.option(
@@ -100,6 +104,7 @@ def run(
     min_workers: int | None,
     max_workers: int | None,
     servers: int,
+    server_replicas: int,
     cpus_per_worker: float,
     mem_per_worker: float,
     placement: str,
@@ -153,6 +158,7 @@ def run(
         mem_retry=mem_retry or 0.0,
         environment=_environment(environment),
         servers=servers,
+        server_replicas=server_replicas,
         cpus_per_worker=cpus_per_worker,
         mem_per_worker_mb=mem_per_worker,
         resume=resume,

@@ -125,22 +125,25 @@ class Census:
 
     def concerns(self, role: str) -> bool:
         """Whether a constraint concerns tasks of that role."""
-        return bool(self._constraints[role])
+        return bool(self._of(role))
+
+    def _of(self, role: str) -> list[tuple[Constraint, Counter[str]]]:
+        return self._constraints["server" if role == "replica" else role]  # which serves when its server is lost
 
     def allows(self, role: str, fields: Mapping[str, str]) -> bool:
         """Whether one more task of the role may go to an agent with these fields."""
         return all(
-            constraint.allows(fields.get(constraint.field), placed) for constraint, placed in self._constraints[role]
+            constraint.allows(fields.get(constraint.field), placed) for constraint, placed in self._of(role)
         )
 
     def crowd(self, role: str, fields: Mapping[str, str]) -> int:
         """Tasks in the groups that this agent belongs to: where GROUP_BY would rather have fewer."""
-        constraints = self._constraints[role]
+        constraints = self._of(role)
         return sum(placed[fields.get(c.field, "")] for c, placed in constraints if c.operator == "GROUP_BY")
 
     def add(self, role: str, fields: Mapping[str, str]) -> None:
         """One more task is there."""
-        for constraint, placed in self._constraints[role]:
+        for constraint, placed in self._of(role):
             value = fields.get(constraint.field)
             if value is not None:
                 placed[value] += 1

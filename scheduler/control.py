@@ -194,6 +194,8 @@ class ControlServer:
                 body = message.WhichOneof("body")
                 if body == "progress":
                     self._on_event(ev.ProgressReceived(session.task_id, message.progress, message.sequence))
+                elif body == "replicated":
+                    self._on_event(ev.ReplicatedReceived(session.task_id, message.replicated.replica))
                 elif body == "failure":
                     self._on_event(ev.FailureReceived(session.task_id, message.failure))
                 elif body == "finished":

@@ -128,7 +128,7 @@ class Elasticity:
     def _base(self) -> Need:
         """What the job holds besides its workers."""
         plan, executors = self._job.plan, len(self._job.executors.all())
-        servers = sum(slot.task is not None for slot in self._job.slots.of("server"))
+        servers = sum(slot.task is not None for slot in self._job.slots.seats())
         return Need(
             servers * plan.server_need.cpus + executors * plan.executor_need.cpus,
             servers * plan.server_need.mem_mb + executors * plan.executor_need.mem_mb,

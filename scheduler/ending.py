@@ -81,8 +81,8 @@ class Ending:
                 self._close(now)
                 return
             self.phase, self._deadline = Phase.STOPPING, now + job.patience.stop_s
-            for slot, task in job.slots.tasks():
-                if slot.keeps_book() and task.attached:
+            for _, task in job.slots.tasks():
+                if job.members.keeps_book(task.task_id) and task.attached:
                     self.send_stop(task)
 
     def restore(self, phase: Phase, outcome: Outcome, now: float) -> None:
@@ -112,7 +112,7 @@ class Ending:
         """Moves through the phases as far as it goes."""
         job = self._job
         late = now >= self._deadline
-        if self.phase is Phase.STOPPING and (late or any(slot.task is None for slot in job.slots.of("server"))):
+        if self.phase is Phase.STOPPING and (late or not job.members.complete(job.slots.seats())):
             self._close(now)
             late = False
         if self.phase is Phase.CLOSING_TASKS and now >= self._ask_at:

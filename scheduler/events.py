@@ -165,6 +165,14 @@ class ProgressReceived:
 
 
 @dataclass(frozen=True)
+class ReplicatedReceived:
+    """A server's replica has all that the server has."""
+
+    task_id: str
+    replica: str
+
+
+@dataclass(frozen=True)
 class FailureReceived:
     task_id: str
     failure: control_pb2.Failure
@@ -208,6 +216,7 @@ Event = (
     | HelloReceived
     | StreamLost
     | ProgressReceived
+    | ReplicatedReceived
     | FailureReceived
     | FinishedReceived
     | Tick

@@ -23,6 +23,7 @@ from scheduler.launching import Launching
 from scheduler.outcome import Outcome
 from scheduler.plan import JobPlan, Patience
 from scheduler.recovery import Adoption, Recorder, restore
+from scheduler.slots import Task
 from scheduler.supervision import Supervision
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -72,12 +73,12 @@ class Framework:
             ev.Offers: self._launching.on_offers,
             ev.InverseOffers: self._elasticity.on_inverse_offers,
             ev.Rescinded: lambda event, now: None,  # no offer is kept; a launch on it ends as TASK_DROPPED
-            ev.StatusUpdate: self._supervision.on_status,
+            ev.StatusUpdate: self._on_status,
             ev.AgentLost: self._supervision.on_agent_lost,
             ev.ExecutorLost: self._supervision.on_executor_lost,
             ev.MesosError: self._on_mesos_error,
             ev.Superseded: lambda event, now: self.ending.superseded(event.by),
-            ev.LaunchFailed: self._supervision.on_launch_failed,
+            ev.LaunchFailed: self._on_launch_failed,
             ev.AgentTotals: self._launching.on_totals,
             ev.Shares: self._elasticity.on_shares,
             ev.ScaleRequested: self._elasticity.on_scale,
@@ -85,6 +86,7 @@ class Framework:
             ev.HelloReceived: self._on_hello,
             ev.StreamLost: self._on_stream_lost,
             ev.ProgressReceived: self._on_progress,
+            ev.ReplicatedReceived: self._on_replicated,
             ev.FailureReceived: self._on_failure,
             ev.FinishedReceived: lambda event, now: self.ending.finish(event.finished, now),
             ev.Tick: self._on_tick,
@@ -173,20 +175,43 @@ class Framework:
             self.ending.send_stop(task)
             return
         job.do(act.Send(task.task_id, self._job_message()))
-        members = job.members.renewed(job.slots.of("server"))
+        self._renew_members(task)
+
+    def _renew_members(self, newcomer: Task | None = None) -> None:
+        """Tells everybody who serves, if that has changed; else only the newcomer."""
+        job = self.job
+        before, job.members = job.members, job.members.renewed(job.slots.seats())
         begins = not job.size.started and self._elasticity.enough_joined()
-        renewed = members != job.members
-        job.members, job.size.started = members, job.size.started or begins
-        if members.complete(job.slots.of("server")):  # else they hear of the next attempt
-            # Servers make ready at once; workers begin when there are enough of them.
-            for other_slot, other in job.slots.tasks() if renewed or begins else ((slot, task),):
-                news = renewed or other is task or other_slot.role == "worker"
-                if news and other.attached and (job.size.started or other_slot.role == "server"):
-                    job.do(act.Send(other.task_id, members.message(self._elasticity.wanted)))
-            if any(slot.joined() for slot in job.slots.of("worker")):
-                job.mark("hello")
-        if self.phase is Phase.STOPPING and slot.keeps_book():
-            self.ending.send_stop(task)
+        job.size.started = job.size.started or begins
+        renewed = (before.servers, before.replicas) != (job.members.servers, job.members.replicas)
+        if not job.members.complete(job.slots.seats()):
+            return  # they hear of the next attempt
+        # Servers make ready at once; workers begin when there are enough of them.
+        for slot, task in list(job.slots.tasks()):
+            news = renewed or task is newcomer or (begins and slot.role == "worker")
+            if news and task.attached and (job.size.started or slot.role != "worker"):
+                job.do(act.Send(task.task_id, job.members.message(self._elasticity.wanted)))
+                moved = task is newcomer or before.attempt < job.members.attempt
+                if self.phase is Phase.STOPPING and moved and job.members.keeps_book(task.task_id):
+                    self.ending.send_stop(task)
+        if any(slot.joined() for slot in job.slots.of("worker")):
+            job.mark("hello")
+
+    def _on_replicated(self, event: ev.ReplicatedReceived, now: float) -> None:
+        self.job.members = self.job.members.replicated(event.task_id, event.replica)
+
+    def _on_status(self, event: ev.StatusUpdate, now: float) -> None:
+        self._supervision.on_status(event, now)
+        self._promote()
+
+    def _on_launch_failed(self, event: ev.LaunchFailed, now: float) -> None:
+        self._supervision.on_launch_failed(event, now)
+        self._promote()
+
+    def _promote(self) -> None:
+        """Has replicas take the places of servers that are gone, and servers wait no more for replicas that are."""
+        if self.job.plan.server_replicas and self.job.members.attempt and not self.ending.begun:
+            self._renew_members()
 
     def _job_message(self) -> control_pb2.DriverMessage:
         plan = self.job.plan
@@ -212,7 +237,9 @@ class Framework:
             job.mark("first step")
             if report.attempt > attempt:
                 attempt = report.attempt
-                job.note(f"servers complete again (attempt {report.attempt}): replay from step {report.step}")
+                kept = job.plan.server_replicas and report.step >= job.step
+                what = "going on with" if kept else "replay from"
+                job.note(f"servers complete again (attempt {report.attempt}): {what} step {report.step}")
             if report.step > job.step:
                 job.step, job.epoch = report.step, report.epoch
                 self._supervision.progressed()
@@ -253,6 +280,7 @@ class Framework:
             return
         if not self.ending.begun:
             self._supervision.check(now)
+            self._promote()
             self._elasticity.check(now)
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()

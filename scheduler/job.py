@@ -22,6 +22,7 @@ from compute.nn.criterion import Criterion
 from compute.nn.module import Module
 from compute.optim.clipping import Clip
 from compute.optim.groups import Optimizers
+from compute.retention import Retention
 from compute.trigger import Trigger
 from scheduler import conclusion, context, job_record, shipping, signals
 from scheduler.cluster import EmbeddedCluster
@@ -87,6 +88,10 @@ class Job:
             return Outcome()
         if options.resume and not self._checkpoint_url:
             raise UsageError("--resume needs checkpoints: call job.checkpoint(directory, trigger) in the script")
+        if options.server_replicas and spec.sync != "sync":
+            raise UsageError(
+                f"--server-replicas repeats steps to the bit, which --sync {spec.sync} cannot: leave out one of the two"
+            )
         master = parse_master(options.master)
         plan = self._plan(spec, options, master)
         if self._summary_directory is not None:
@@ -130,6 +135,7 @@ class Job:
             workers=most,
             min_workers=least,
             servers=options.servers,
+            server_replicas=options.server_replicas,
             control="",  # known once the driver listens
             secret=new_secret(),
             python=options.python,
@@ -217,10 +223,18 @@ class TrainingJob(Job):
         self._spec.validation = Validation(trigger, dataset, metrics, batch_size)
         return self
 
-    def checkpoint(self, url: str | os.PathLike[str], trigger: Trigger) -> TrainingJob:
-        """Whenever `trigger` fires, writes a checkpoint to a directory or fsspec URL; `--resume` continues from it."""
+    def checkpoint(
+        self, url: str | os.PathLike[str], trigger: Trigger, keep: int | None = 5, keep_every: int = 0
+    ) -> TrainingJob:
+        """Whenever `trigger` fires, writes a checkpoint to a directory or fsspec URL; `--resume` continues from it.
+
+        Args:
+            keep: how many of the newest stay; older ones are deleted. None: all stay.
+            keep_every: besides, every so many-th checkpoint stays for ever; 0: none does.
+        """
         self._checkpoint_url = absolute_url(url)
         self._spec.checkpoint_when = trigger
+        self._spec.retention = Retention(keep, keep_every)
         return self
 
     def summary(self, directory: str | os.PathLike[str]) -> TrainingJob:

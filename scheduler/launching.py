@@ -109,7 +109,7 @@ class Launching:
         """Of the agents that make offers, and of those that have servers: what placement asks for."""
         job = self._job
         hostnames = {offer.agent_id: offer.hostname for offer in offers}
-        for slot in job.slots.of("server"):
+        for slot in job.slots.seats():
             if slot.task is not None:
                 hostnames[slot.task.agent_id] = slot.task.hostname
         result: dict[str, Occupancy] = {}
@@ -118,8 +118,8 @@ class Launching:
             executors = [job.executors.at(agent_id, kind) for kind in (False, True)]
             executor, revocable = (executor is not None and executor.certain for executor in executors)
             if roles or executor or revocable:
-                servers = roles.count("server")
-                result[agent_id] = Occupancy(hostname, servers, len(roles) - servers, executor, revocable)
+                workers = roles.count("worker")
+                result[agent_id] = Occupancy(hostname, len(roles) - workers, workers, executor, revocable)
         return result
 
     def ask_for_offers(self, now: float) -> None:

@@ -28,7 +28,9 @@ def agent_size(plan: JobPlan, host: AgentSize) -> AgentSize:
     All agents share one machine, and more tasks than cores only run slower; so each offers room for the whole job,
     as long as no single task asks for more than the machine has. A task that does gets an honest refusal.
     """
-    needs = [plan.executor_need, *[plan.server_need] * plan.servers, *[plan.worker_need] * plan.workers]
+    needs = [plan.executor_need]
+    for role in ("server", "replica", "worker"):
+        needs += [plan.need(role)] * plan.count(role)
     cpus = sum(min(need.cpus, host.cpus) for need in needs)
     mem_mb = sum(min(need.mem_mb, host.mem_mb) for need in needs)
     largest = max(plan.worker_need.cpus, plan.server_need.cpus)

@@ -1,9 +1,10 @@
 """Which task goes to which agent: offers and needs in, launches out. Pure.
 
 Servers first, because without all of them nothing trains, and spread over hosts, because a lost host should take as
-little state as possible. Then workers: spread, each to the agent of the fewest workers, so that they share the cores;
-or packed, each to the agent that has most of the job already, so that others find whole agents. To an agent that is to
-go into maintenance only if there is no room elsewhere.
+little state as possible. Then their replicas, each on another host than its server if there is one. Then workers:
+spread, each to the agent of the fewest workers, so that they share the cores; or packed, each to the agent that has
+most of the job already, so that others find whole agents. To an agent that is to go into maintenance only if there is
+no room elsewhere.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 from scheduler.constraints import Census
 from scheduler.resources import NOTHING, Need, Resources
+
+_ORDER = {"server": 0, "replica": 1, "worker": 2}
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,10 @@ class AgentOffer:
 class Want:
     """A slot that needs a task."""
 
-    role: str  #: "server" or "worker"
+    role: str  #: "server", "replica" or "worker"
     index: int
     need: Need
+    apart_from: str = ""  #: host that is as good as lost if it is the same: that of a replica's server
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Occupancy:
     """What of the job runs on an agent already."""
 
     hostname: str
-    servers: int = 0
+    servers: int = 0  #: and replicas
     workers: int = 0
     executor: bool = False
     revocable_executor: bool = False
@@ -96,7 +100,7 @@ class _Site:
             self.executors.add(revocable)
         taken, placement.left = _take(placement.left, want.need, revocable)
         placement.launches.append(Launch(want, taken, revocable))
-        self.servers += want.role == "server"
+        self.servers += want.role != "worker"
         self.workers += want.role == "worker"
 
 
@@ -109,7 +113,7 @@ def place(
     pack: bool = False,
     revocable: bool = False,
 ) -> list[Placement]:
-    """Fits as many wants as possible, in the order servers, workers, each by index.
+    """Fits as many wants as possible, in the order servers, replicas, workers, each by index.
 
     Args:
         wants: slots to fill.
@@ -146,6 +150,7 @@ class _Placer:
             known = running.get(offer.agent_id) or Occupancy(offer.hostname)
             executors = {kind for kind, there in ((False, known.executor), (True, known.revocable_executor)) if there}
             self._sites.append(_Site(Placement(offer, offer.resources), known.servers, known.workers, executors))
+        self._hosts: dict[int, str] = {}  # index of a server -> where it or its replica was placed
         self._servers_on_host: dict[str, int] = {}
         for occupancy in running.values():
             if occupancy.servers:
@@ -157,7 +162,7 @@ class _Placer:
             return want.role, want.need
 
         # Of wants that are alike, one that finds no room shows that the others will not either.
-        for (role, _), alike in groupby(sorted(wants, key=lambda want: (want.role, want.index)), key=kind):
+        for (role, _), alike in groupby(sorted(wants, key=lambda want: (_ORDER[want.role], want.index)), key=kind):
             if role == "worker" and not self._census.concerns(role):
                 self._place_workers(alike)
             else:
@@ -190,9 +195,10 @@ class _Placer:
             ]
             if not candidates:
                 return
-            if want.role == "server":
-                site, revocable = min(candidates, key=lambda candidate: self._server_key(candidate[0]))
-                host = site.offer.hostname
+            if want.role != "worker":
+                apart_from = want.apart_from or self._hosts.get(want.index, "")
+                site, revocable = min(candidates, key=lambda candidate: self._server_key(candidate[0], apart_from))
+                host = self._hosts[want.index] = site.offer.hostname
                 self._servers_on_host[host] = self._servers_on_host.get(host, 0) + 1
             else:
                 site, revocable = min(candidates, key=lambda candidate: self._worker_key(*candidate))
@@ -206,9 +212,10 @@ class _Placer:
     def _fits(self, site: _Site, want: Want, revocable: bool) -> bool:
         return site.placement.left.fits(site.need(want, self._executor_need, revocable), revocable)
 
-    def _server_key(self, site: _Site) -> tuple[Any, ...]:
+    def _server_key(self, site: _Site, apart_from: str) -> tuple[Any, ...]:
         on_host = self._servers_on_host.get(site.offer.hostname, 0)
-        return (_planned(site), on_host, site.servers, -site.placement.left.cpus, site.offer.agent_id)
+        shared = site.offer.hostname == apart_from
+        return (_planned(site), shared, on_host, site.servers, -site.placement.left.cpus, site.offer.agent_id)
 
     def _worker_key(self, site: _Site, revocable: bool) -> tuple[Any, ...]:
         left, agent_id = site.placement.left.cpus, site.offer.agent_id

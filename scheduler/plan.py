@@ -33,6 +33,7 @@ class JobPlan:
     worker_need: Need = DEFAULT_WORKER_NEED
     server_need: Need = DEFAULT_SERVER_NEED
     executor_need: Need = EXECUTOR_NEED
+    server_replicas: int = 0  #: of each server, which take its place when it is lost; 0 or 1
     executor_environment: Mapping[str, str] = field(default_factory=dict)
     task_environment: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
@@ -47,16 +48,18 @@ class JobPlan:
     def __post_init__(self) -> None:
         if self.workers < 1 or self.servers < 1:
             raise ValueError(f"a job needs a worker and a server: workers={self.workers}, servers={self.servers}")
+        if self.server_replicas not in (0, 1):
+            raise ValueError(f"a server has one replica or none, not {self.server_replicas}")
         if not 1 <= self.min_workers <= self.workers:
             raise ValueError(f"min_workers={self.min_workers} is not between 1 and workers={self.workers}")
         if len(self.job_id) > 100 or not self.job_id.replace("-", "").replace(".", "").replace("_", "").isalnum():
             raise ValueError(f"job id {self.job_id!r} is too long or holds a character Mesos refuses")
 
     def need(self, role: str) -> Need:
-        return self.server_need if role == "server" else self.worker_need
+        return self.worker_need if role == "worker" else self.server_need
 
     def count(self, role: str) -> int:
-        return self.servers if role == "server" else self.workers
+        return {"server": self.servers, "replica": self.servers * self.server_replicas, "worker": self.workers}[role]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ sent (a launch, a kill), reconciliation finds out: Mesos knows no such task, or 
                     state, hello
     executors       how many were ever launched
     executor AGENT  ExecutorInfo as launched
-    members         attempt, servers
+    members         attempt, servers, replicas, which of them are in step
     size            how many workers are wanted, how many at least, whether the training has begun
     progress        what has been reported (progress_marks.py)
     ending          phase, outcome, once the job ends

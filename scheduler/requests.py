@@ -84,7 +84,7 @@ def task_info(
 ) -> dict[str, Any]:
     """TaskInfo; `data` as docs/architecture.md describes it. A server listens on the first port it was given."""
     data: dict[str, Any] = {
-        "role": role,
+        "role": "worker" if role == "worker" else "server",
         "task_id": task_id,
         "job_id": plan.job_id,
         "control": plan.control,

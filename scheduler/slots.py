@@ -42,7 +42,7 @@ class Task:
 
 @dataclass
 class Slot:
-    """A place in the job: "worker 2", "server 0"."""
+    """A place in the job: "worker 2", "server 0", "replica 0"."""
 
     role: str
     index: int
@@ -61,10 +61,6 @@ class Slot:
         self.incarnation += 1
         return f"{plan.job_id}.{self.role}-{self.index}.{self.incarnation}"
 
-    def keeps_book(self) -> bool:
-        """Its task keeps the lease book: what is said to the job as a whole is said to it."""
-        return self.role == "server" and self.index == 0
-
     def joined(self) -> bool:
         """It has a live task that has said hello (whose stream may be broken at the moment)."""
         return self.task is not None and self.task.hello is not None
@@ -79,14 +75,14 @@ class Slots:
     def __init__(self, plan: JobPlan) -> None:
         self.plan = plan
         self.all: list[Slot] = []
-        self._by_role: dict[str, list[Slot]] = {"server": [], "worker": []}
+        self._by_role: dict[str, list[Slot]] = {"server": [], "replica": [], "worker": []}
         self._by_task: dict[str, Slot] = {}
         self._by_agent: dict[str, dict[str, Slot]] = {}  #: agent id -> task id -> slot
         self._empty: dict[tuple[str, int], Slot] = {}  #: open, without a task
         self._unannounced: dict[tuple[str, int], Slot] = {}  #: those that no offers have been asked for yet
         self._touched: dict[tuple[str, int], Slot] = {}
         self._failed: list[Slot] = []  #: since the job last got further
-        for role in ("server", "worker"):
+        for role in ("server", "replica", "worker"):
             for _ in range(plan.count(role)):
                 self.add(role)
 
@@ -111,6 +107,17 @@ class Slots:
 
     def slot(self, role: str, index: int) -> Slot:
         return self._by_role[role][index]
+
+    def seats(self) -> list[Slot]:
+        """Those of servers and replicas."""
+        return [*self._by_role["server"], *self._by_role["replica"]]
+
+    def _other_host(self, slot: Slot) -> str:
+        """Where the other one of a server and its replica runs."""
+        role = {"server": "replica", "replica": "server"}.get(slot.role, "")
+        others = self._by_role[role] if role else []
+        other = others[slot.index].task if slot.index < len(others) else None
+        return other.hostname if other is not None else ""
 
     def tasks(self) -> Iterator[tuple[Slot, Task]]:
         """Slots with a live task. May be changed meanwhile."""
@@ -174,11 +181,11 @@ class Slots:
         """Empty slots whose back-off is over; no more than `most` of them, servers first."""
         slots: Iterator[Slot] = (slot for slot in self._empty.values() if slot.not_before <= now)
         if most is not None and len(self._empty) > most:
-            servers = (slot for slot in self.of("server") if slot.open and slot.task is None)
+            servers = (slot for slot in self.seats() if slot.open and slot.task is None)
             ready = (slot for slot in servers if slot.not_before <= now)
             workers = (slot for slot in slots if slot.role == "worker")
             slots = islice(chain(ready, workers), most)
-        return [Want(slot.role, slot.index, self.need(slot)) for slot in slots]
+        return [Want(slot.role, slot.index, self.need(slot), self._other_host(slot)) for slot in slots]
 
     def need(self, slot: Slot) -> Need:
         """What its next task asks for."""

@@ -26,6 +26,7 @@ _EXECUTOR_ENDS = frozenset(
 _FAILURES = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 _FATAL_EXIT = "2"  #: of a task that a new one could not do better than (docs/architecture.md, "Processes")
 _KEPT_CAUSES = 20
+_REPLAY = "a new one continues from the last checkpoint"
 
 
 class Supervision:
@@ -162,7 +163,9 @@ class Supervision:
             error = f"{slot.name} failed {slot.failures} times in a row; first cause: {line}"
             self._ending.fail(error, now, detail, worn_out=True)
             return
-        then = "a new one continues from the last checkpoint" if slot.role == "server" else "a new one takes its place"
+        then = "a new one takes its place"
+        if slot.role != "worker" and job.members.serves(task.task_id):
+            then = "its replica goes on" if job.members.survives(task.task_id) else _REPLAY
         job.note(f"{slot.name} lost on {task.hostname}: {cause}; {then}")
 
     def check(self, now: float) -> None:

@@ -1,12 +1,13 @@
 """A scripted driver on the real control channel, and real task processes; Mesos and the scheduler are left out.
 
 It plays what scheduler/ does with memberships: a first attempt once all servers said hello, another after each server
-that was replaced. tests/integration shows that the real one agrees.
+that was replaced, be it by its replica. tests/integration shows that the real one agrees.
 """
 
 import asyncio
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -31,10 +32,14 @@ TIMEOUT_S = 90.0
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago, of those that are given to nobody who does not name one (Linux' default)."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -68,6 +73,9 @@ class ScriptedDriver:
     sources: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, TaskProcess] = field(default_factory=dict)
     servers: list[TaskProcess] = field(default_factory=list)
+    replicas: dict[int, TaskProcess] = field(default_factory=dict)  # by index of their server
+    module: str = "executor.task"  # what runs as a task
+    environment: dict[str, str] = field(default_factory=dict)
     attempt: int = 0
     steps: dict[int, list[control.StepReport]] = field(default_factory=dict)
     epochs: list[control.EpochReport] = field(default_factory=list)
@@ -80,8 +88,10 @@ class ScriptedDriver:
         self._secret = secrets.token_hex(16)
         self._outboxes: dict[str, asyncio.Queue[control.DriverMessage]] = {}
         self._said_hello: set[str] = set()
+        self.in_step: set[str] = set()  # replicas that hold what their servers hold
         self._news = asyncio.Condition()
         self._count = 0
+        self._launched = asyncio.Event()
         self._port = 0
 
     # --- processes --------------------------------------------------------------------------------------------------
@@ -91,23 +101,25 @@ class ScriptedDriver:
         self._count += 1
         task_id = f"{role}-{index}.{self._count}"
         description: dict[str, Any] = {
-            "role": role, "task_id": task_id, "job_id": "job", "control": f"127.0.0.1:{self._port}",
+            "role": "worker" if role == "worker" else "server", "task_id": task_id, "job_id": "job",
+            "control": f"127.0.0.1:{self._port}",
             "secret": self._secret, "threads": 1,
         }  # fmt: skip
-        if role == "server":
+        if role != "worker":
             description["bind"] = f"127.0.0.1:{free_port()}"
         log = self.directory / f"{task_id}.log"
         with open(log, "wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "executor.task"], stdin=subprocess.PIPE, stdout=out, stderr=out,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "KMP_BLOCKTIME": "0"},
+                [sys.executable, "-m", self.module, task_id], stdin=subprocess.PIPE, stdout=out, stderr=out,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "KMP_BLOCKTIME": "0", **self.environment},
             )  # fmt: skip
         assert process.stdin is not None
         process.stdin.write(json.dumps(description).encode() + b"\n")
         process.stdin.flush()
-        number = control.SERVER if role == "server" else control.WORKER
+        number = control.WORKER if role == "worker" else control.SERVER
         task = TaskProcess(task_id, number, index, process, description.get("bind", ""), log)
         self.tasks[task_id] = task
+        self._launched.set()
         return task
 
     def add_worker(self) -> TaskProcess:
@@ -118,6 +130,58 @@ class ScriptedDriver:
         task = self.launch("server", index)
         self.servers[index] = task
         return task
+
+    def add_replica(self, index: int) -> TaskProcess:
+        """Launches a replica; its server hears of it when it says hello."""
+        task = self.replicas[index] = self.launch("replica", index)
+        return task
+
+    @asynccontextmanager
+    async def care(self) -> AsyncIterator[None]:
+        """As long as this lasts, what a driver does about lost servers and replicas is done."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        watches: dict[asyncio.Task[int], str] = {}
+        while True:
+            for task in [*self.servers, *self.replicas.values()]:
+                if task.task_id not in watches.values():
+                    watches[asyncio.create_task(asyncio.to_thread(task.process.wait))] = task.task_id
+            live = [watch for watch in watches if not watch.done()]
+            changed = asyncio.create_task(self._launched.wait())
+            await asyncio.wait([*live, changed], return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            self._launched.clear()
+            self.replace_lost()
+
+    def promote(self, index: int) -> None:
+        """Gives a server up and has its replica take its place."""
+        self.servers[index] = self.replicas.pop(index)
+        self._maybe_new_attempt()
+
+    def replace_lost(self) -> list[str]:
+        """Does what the driver does about servers and replicas that have ended; the ids of those tasks."""
+        lost = [task for task in [*self.servers, *self.replicas.values()] if task.process.poll() is not None]
+        for task in lost:
+            index = task.index
+            if task is self.servers[index]:
+                replica = self.replicas.get(index)
+                if replica is not None and replica.task_id in self.in_step and replica.process.poll() is None:
+                    self.promote(index)
+                else:
+                    self.servers[index] = self.launch("server", index)
+                    continue
+            if index not in self.replicas or self.replicas[index].process.poll() is not None:
+                self.add_replica(index)
+        if lost:
+            self._maybe_new_attempt()
+            self._tell_all()
+        return [task.task_id for task in lost]
 
     def workers(self) -> list[TaskProcess]:
         return [t for t in self.tasks.values() if t.role == control.WORKER]
@@ -141,6 +205,8 @@ class ScriptedDriver:
                 if self.attempt and message.hello.role == control.WORKER:
                     outbox.put_nowait(control.DriverMessage(membership=self._membership()))
                 self._maybe_new_attempt()
+                if any(task.task_id == task_id for task in self.replicas.values()):
+                    self._tell_all()
             async with self._news:
                 self._take(message)
                 self._news.notify_all()
@@ -154,6 +220,8 @@ class ScriptedDriver:
             self.checkpoints.extend(message.progress.checkpoints)
         elif message.HasField("failure"):
             self.failures.append(message.failure)
+        elif message.HasField("replicated"):
+            self.in_step.add(message.replicated.replica)
         elif message.HasField("finished"):
             self.finished = message.finished
 
@@ -165,6 +233,10 @@ class ScriptedDriver:
 
     def _membership(self) -> control.Membership:
         servers = [control.Server(index=s.index, task_id=s.task_id, address=s.address) for s in self.servers]
+        for server in servers:
+            replica = self.replicas.get(server.index)
+            if replica is not None and replica.task_id in self._said_hello and replica.process.poll() is None:
+                server.replica_task_id, server.replica_address = replica.task_id, replica.address
         return control.Membership(attempt=self.attempt, servers=servers, workers=len(self.workers()))
 
     async def _write(self, context: Any, outbox: "asyncio.Queue[control.DriverMessage]") -> None:
@@ -176,8 +248,14 @@ class ScriptedDriver:
         if all(i in self._said_hello for i in ids) and ids != getattr(self, "_served", ()):
             self._served = ids
             self.attempt += 1
-            for outbox in self._outboxes.values():
-                outbox.put_nowait(control.DriverMessage(membership=self._membership()))
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        """As a driver does, only of attempts whose servers are all there."""
+        if tuple(s.task_id for s in self.servers) != getattr(self, "_served", ()):
+            return
+        for outbox in self._outboxes.values():
+            outbox.put_nowait(control.DriverMessage(membership=self._membership()))
 
     def stop(self, checkpoint: bool) -> None:
         """Asks for an end in good order."""
@@ -206,7 +284,7 @@ class ScriptedDriver:
 
 @asynccontextmanager
 async def training(
-    spec: TrainingSpec, directory: Path, workers: int = 2, servers: int = 2, **options: Any
+    spec: TrainingSpec, directory: Path, workers: int = 2, servers: int = 2, replicas: bool = False, **options: Any
 ) -> AsyncIterator[ScriptedDriver]:
     """Starts a job's tasks; on leaving, none of them is left."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -223,6 +301,8 @@ async def training(
     await server.start()
     try:
         driver.servers = [driver.launch("server", index) for index in range(servers)]
+        for index in range(servers if replicas else 0):
+            driver.add_replica(index)
         for _ in range(workers):
             driver.add_worker()
         yield driver

@@ -60,6 +60,10 @@ def local(*arguments: str) -> tuple[str, ...]:
         (("no_such_script.py",), ["no_such_script.py"]),
         ((), ["SCRIPT"]),
         (("--resume", LENET, "-f", str(FASHION_MNIST)), ["--resume", "checkpoint"]),
+        (
+            ("--server-replicas", "1", "--sync", "async", LENET, "-f", str(FASHION_MNIST)),
+            ["--server-replicas", "--sync async"],
+        ),
     ],
 )
 def test_options(arguments: tuple[str, ...], words: list[str]) -> None:

@@ -108,6 +108,26 @@ def test_a_server_is_killed_and_a_checkpoint_exists(cluster: EmbeddedCluster, re
     check_epochs(run)
 
 
+PAUSE_S = 2.0
+
+
+def test_servers_are_killed_and_their_replicas_go_on(cluster: EmbeddedCluster, reference: str) -> None:
+    run = start(cluster.master, 2, 2, options=("--server-replicas", "1"))
+    run.until("validation at step 235")
+    for which in (0, 1):
+        victim = sorted(tasks(f"server-{which}"))[0]
+        begun = time.monotonic()
+        tasks()[victim].kill()
+        run.until(f"server {which} lost .* its replica goes on")
+        run.until(f"servers complete again .attempt {which + 2}.: going on with step")
+        pause_s = time.monotonic() - begun
+        assert pause_s < PAUSE_S, f"{pause_s:.2f} s passed before the next step was committed"
+        assert not any(line.startswith(f"epoch {EPOCHS} done") for line in run.lines), "the fault came after the epoch"
+    assert run.weights() == reference
+    assert not any("replay" in line for line in run.lines)
+    check_epochs(run)
+
+
 def test_an_executor_is_killed_with_all_its_tasks(cluster: EmbeddedCluster, reference: str) -> None:
     run = start(cluster.master, 2, 2)
     disturb(run, "worker-1", lambda victim: tasks()[victim].parent().kill())

@@ -698,3 +698,96 @@ def test_a_task_that_gives_up_ends_the_job_even_if_its_last_words_are_lost():
     h.status(ids["server-0"], "TASK_FAILED", message=message, labels={"exit_code": "2"})
     assert h.framework.ending.begun
     assert h.framework.outcome.error.endswith("gave up: ERROR checkpoint c is damaged: delete it")
+
+
+# Replicas
+
+
+def with_replicas(**changes):
+    """A running job whose replicas are in step. Returns the harness and the task ids by slot name."""
+    h = Harness(servers=2, server_replicas=1, **changes)
+    ids = h.start()
+    for index in range(2):
+        h.send(ev.ReplicatedReceived(ids[f"server-{index}"], ids[f"replica-{index}"]))
+    return h, ids
+
+
+def membership(actions):
+    """The one that all are told, and who is told."""
+    told = sent(actions, "membership")
+    assert len({m.SerializeToString() for _, m in told}) == 1
+    return told[0][1], {task_id for task_id, _ in told}
+
+
+def test_replicas_run_apart_from_their_servers_and_are_named_to_all():
+    h, ids = with_replicas()
+    agents = {slot: h.tasks[task_id]["agent_id"]["value"] for slot, task_id in ids.items()}
+    assert all(agents[f"server-{k}"] != agents[f"replica-{k}"] for k in range(2))
+    assert all(task_data(h.tasks[ids[f"replica-{k}"]])["role"] == "server" for k in range(2))
+    told, _ = membership(h.hello(ids["worker-0"]))
+    assert [s.task_id for s in told.servers] == [ids["server-0"], ids["server-1"]]
+    assert [s.replica_task_id for s in told.servers] == [ids["replica-0"], ids["replica-1"]]
+
+
+def test_a_lost_server_is_replaced_by_its_replica_at_once():
+    h, ids = with_replicas()
+    actions = h.status(ids["server-0"], "TASK_FAILED", message="ended by SIGKILL")
+    assert "its replica goes on" in notes(actions)
+    told, receivers = membership(actions)
+    assert told.attempt == 2
+    assert [s.task_id for s in told.servers] == [ids["replica-0"], ids["server-1"]]
+    assert [s.replica_task_id for s in told.servers] == ["", ids["replica-1"]]
+    assert receivers == set(ids.values()) - {ids["server-0"]}
+    h.offer("a", "b")
+    new = h.alive["server-0"]
+    h.status(new, "TASK_RUNNING")
+    told, _ = membership(h.hello(new))
+    assert told.attempt == 2, "a new replica is no new attempt"
+    assert told.servers[0].replica_task_id == new
+    h.send(ev.ReplicatedReceived(ids["replica-0"], new))
+    told, _ = membership(h.status(ids["replica-0"], "TASK_FAILED"))
+    assert (told.attempt, told.servers[0].task_id) == (3, new)
+
+
+def test_a_replica_that_is_not_in_step_does_not_take_over_before_a_new_server_is_there():
+    h = Harness(servers=1, server_replicas=1)
+    ids = h.start()
+    h.send(ev.ReplicatedReceived(ids["server-0"], "job.replica-0.9"))  # not the one that is there
+    actions = h.status(ids["server-0"], "TASK_FAILED")
+    assert "continues from the last checkpoint" in notes(actions)
+    told, _ = membership(actions)
+    assert told.servers[0].task_id == ids["replica-0"], "whoever is there serves, from the last checkpoint"
+    assert told.attempt == 2
+
+
+def test_a_lost_replica_is_not_waited_for():
+    h, ids = with_replicas()
+    told, receivers = membership(h.status(ids["replica-1"], "TASK_FAILED"))
+    assert told.attempt == 1
+    assert [s.replica_task_id for s in told.servers] == [ids["replica-0"], ""]
+    assert ids["server-1"] in receivers
+    assert "continues from the last checkpoint" in notes(h.status(ids["server-1"], "TASK_FAILED"))
+
+
+def test_a_replica_that_was_given_up_cannot_come_back():
+    """Its server has gone on without it."""
+    h, ids = with_replicas()
+    h.status(ids["replica-1"], "TASK_FAILED")
+    assert of(h.hello(ids["replica-1"]), act.Refuse)
+    h.send(ev.ReplicatedReceived(ids["server-1"], ids["replica-1"]))
+    assert not sent(h.status(ids["server-1"], "TASK_FAILED"), "membership"), "there is nobody to serve"
+
+
+def test_the_book_is_stopped_where_it_is_kept_now():
+    h, ids = with_replicas()
+    h.status(ids["server-0"], "TASK_FAILED")
+    stops = sent(h.send(ev.StopRequested(2)), "stop")
+    assert [task_id for task_id, _ in stops] == [ids["replica-0"]]
+
+
+def test_the_book_that_moves_while_the_job_is_being_stopped_is_told():
+    h, ids = with_replicas()
+    assert [t for t, _ in sent(h.send(ev.StopRequested(2)), "stop")] == [ids["server-0"]]
+    actions = h.status(ids["server-0"], "TASK_FAILED")
+    assert h.phase is Phase.STOPPING
+    assert [t for t, _ in sent(actions, "stop")] == [ids["replica-0"]]

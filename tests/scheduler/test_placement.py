@@ -102,3 +102,14 @@ def test_nothing_is_taken_twice_and_nothing_that_fits_is_left_out(agents, server
             for name, free in left.items():
                 fresh = name not in used and name not in running
                 assert not free.fits(want.need + EXECUTOR if fresh else want.need)
+
+
+def test_a_replica_runs_on_another_host_than_its_server_if_there_is_one():
+    offers = [agent("a", "h1", cpus=9), agent("b", "h1", cpus=8), agent("c", "h2", cpus=2)]
+    pair = [Want("server", 0, SERVER), Want("replica", 0, SERVER)]
+    placed = where(place(pair, offers, EXECUTOR, {}))
+    assert {placed["server-0"], placed["replica-0"]} == {"a", "c"}
+    again = where(place([Want("server", 0, SERVER, apart_from="h2")], offers, EXECUTOR, {}))
+    assert again == {"server-0": "a"}
+    alone = where(place([Want("replica", 0, SERVER, apart_from="h1")], offers[:1], EXECUTOR, {}))
+    assert alone == {"replica-0": "a"}
