@@ -6,14 +6,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from compute import InputError, checkpoint
 from compute.optim import ExactSum
-from compute.retention import Pruner
 from executor.arrival_book import ArrivalBook
+from executor.checkpoint_keeper import CheckpointKeeper
 from executor.job import LoadedJob
 from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook, Phase
-from executor.pieces import piece_count
+from executor.peer_server import PeerServer
+from executor.recent_reports import RecentReports
 from executor.reduction_tree import Node
 from executor.resumable import Resumable
 from executor.session import Connection, Session, SessionClosed
@@ -21,7 +21,6 @@ from executor.sum_book import SumBook
 from executor.sum_message import decoded
 from executor.takeover import fits, newest_totals
 from proto import control_pb2 as control
-from proto.checkpoint_pb2 import Checkpoint, ParameterPlace
 from proto.exchange_pb2 import (
     Bookmark,
     Commit,
@@ -40,12 +39,10 @@ from proto.exchange_pb2 import (
     Want,
 )
 from proto.frames import FrameError
-from proto.model_pb2 import TensorSpec
 
 TICK_S = 0.05
 MIN_TICK_S = 0.005
 RECONNECT_S = 0.3
-REPORT_S = 1.0  # a report that was sent that long ago has arrived
 PHASES = ("data", "compute", "push", "wait", "pull")  # of a worker's time
 
 logger = logging.getLogger(__name__)
@@ -54,54 +51,6 @@ logger = logging.getLogger(__name__)
 def claim_of(join: Join) -> tuple[int, Node] | None:
     """Step and node of the gradient that a worker has, or will have without being told to."""
     return (join.step, Node(join.level, join.index)) if join.step else None
-
-
-class _Peer:
-    """Another server, as the keeper sees it."""
-
-    def __init__(self, server: control.Server) -> None:
-        self.index = server.index
-        self.holding: Holding | None = None  # what it had when this attempt began
-        self.address = server.address
-        self.version = 0  # what it has applied, as far as it said so
-        self.session: Session | None = None
-        self.restored = False
-        self.weights: bytearray | None = None
-        self._arriving: tuple[bytearray, set[int]] = (bytearray(), set())
-
-    def take_weights(self, offset: int, size: int, payload: memoryview) -> None:
-        """Takes a frame of the final weights."""
-        data, offsets = self._arriving
-        if len(data) != size:
-            data, offsets = self._arriving = (bytearray(size), set())
-        if offset + len(payload) > size:
-            raise FrameError(f"{len(payload)} bytes at {offset} of {size}")
-        data[offset : offset + len(payload)] = payload
-        offsets.add(offset)
-        if len(offsets) >= piece_count(size // 4):
-            self.weights = data
-
-
-class RecentReports:
-    """What the driver was told in the last one or two seconds: it is lost if this process dies before it arrives."""
-
-    def __init__(self) -> None:
-        self._older = control.Progress()
-        self._newer = control.Progress()
-        self._since = 0.0
-
-    def add(self, message: control.Progress, now: float) -> None:
-        """The driver is told this."""
-        if now - self._since >= REPORT_S:
-            self._older, self._newer, self._since = self._newer, control.Progress(), now
-        self._newer.MergeFrom(message)
-
-    def all(self) -> control.Progress:
-        """In the order in which the driver was told."""
-        reports = control.Progress()
-        reports.CopyFrom(self._older)
-        reports.MergeFrom(self._newer)
-        return reports
 
 
 class BookKeeper:
@@ -141,18 +90,12 @@ class BookKeeper:
         self._on_totals = totals
         self._weights = weights
         self._servers = len(membership.servers)
-        self._peers = [_Peer(server) for server in membership.servers if server.index != 0]
+        self._peers = [PeerServer(server) for server in membership.servers if server.index != 0]
         self._book: LeaseBook | None = None
         self._order: Restore | None = None  # what every server is to begin with, but for its index
         self._workers: dict[str, tuple[Session, Join]] = {}
         self._ready: dict[str, None] = {}  # workers that asked for a lease before there was a book
-        self._orders: dict[int, Commit] = {}  # checkpoints that are not complete yet: what was ordered,
-        self._progress_at: dict[int, Resumable] = {}  # the book's state at that step,
-        self._parts: dict[int, dict[int, Part]] = {}  # and the parts that came back, by server
-        self._completions: set[asyncio.Task[None]] = set()
-        self._completing = asyncio.Lock()  # one manifest after the other, in the order of the steps
-        self._pruner = Pruner(job.message.checkpoint_url, job.spec.retention)
-        self._number = 0  # of the last checkpoint
+        self._checkpoints = CheckpointKeeper(job, self._servers, self._checkpoint_written, self._fail)
         self._sums = SumBook(self._servers)
         self._rates: Rates | None = None  # the last that were told
         self._outgoing = control.Progress()
@@ -303,14 +246,7 @@ class BookKeeper:
 
     def part_written(self, server: int, part: Part) -> None:
         """A slice of a checkpoint is safe, on this server (0) or another."""
-        parts = self._parts.get(part.step)
-        if parts is None:
-            return
-        parts[server] = part
-        if len(parts) == self._servers:
-            completion = asyncio.create_task(self._complete_checkpoint(part.step))
-            self._completions.add(completion)  # the loop itself keeps no reference to a task
-            completion.add_done_callback(self._completions.discard)
+        self._checkpoints.part_written(server, part)
 
     def stop(self, stop: control.Stop) -> None:
         """The driver wants an end."""
@@ -340,7 +276,7 @@ class BookKeeper:
         Returns:
             The state of the book, and the step of the newest checkpoint, if there is one.
         """
-        url, start = await asyncio.to_thread(self._choose_checkpoint)
+        url, start = await asyncio.to_thread(self._checkpoints.choose, self.attempt)
         newest = {start.step} if start.step else set()
         if mark is not None:
             self._order = Restore(servers=self._servers, keep=True)
@@ -353,75 +289,13 @@ class BookKeeper:
         order.MergeFrom(self._order or Restore())
         return order
 
-    def _send_restore(self, peer: _Peer) -> None:
+    def _send_restore(self, peer: PeerServer) -> None:
         if peer.session is not None:
             peer.session.send(Header(attempt=self.attempt, restore=self._order_of(peer.index)))
 
-    def _choose_checkpoint(self) -> tuple[str, Resumable]:
-        """Where to begin: the newest checkpoint of this job, or of the one it resumes."""
-        message = self._job.message
-        if not message.checkpoint_url:
-            return "", Resumable()
-        url = checkpoint.newest(message.checkpoint_url)
-        if url is None:
-            if message.resume:
-                raise InputError(f"nothing to resume: no complete checkpoint in {message.checkpoint_url}")
-            return "", Resumable()
-        manifest = checkpoint.read_manifest(url)
-        if self.attempt == 1 and not message.resume:
-            raise InputError(
-                f"{message.checkpoint_url} holds a checkpoint of step {manifest.step} already: "
-                "continue it with --resume, or name another directory"
-            )
-        job = self._job
-        checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
-        self._number = manifest.number
-        return url, Resumable.of(manifest.progress)
-
-    async def _complete_checkpoint(self, step: int) -> None:
-        async with self._completing:
-            await self._write_manifest(step)
-
-    async def _write_manifest(self, step: int) -> None:
-        parts = self._parts.pop(step, None)
-        order = self._orders.pop(step, None)
-        if parts is None or order is None:
-            return
-        job = self._job
-        if len({part.memory for part in parts.values()}) != 1:
-            summary = f"the servers' optimizers came to different decisions at step {step}"
-            self._fail(control.Failure.INTERNAL, summary)
-            return
-        manifest = Checkpoint(
-            step=step,
-            number=self._number + 1,
-            fingerprint=job.fingerprint,
-            parameters=job.parameters,
-            training=job.training_constants,
-            progress=self._progress_at.pop(step).message(),
-            parts=[part.file for part in sorted(parts.values(), key=lambda part: (part.file.begin, part.file.end))],
-            optimizers=job.optimizer_kinds,
-            memory=next(iter(parts.values())).memory,
-            model=job.description,
-            inputs=[TensorSpec(shape=spec.shape, dtype=spec.dtype) for spec in job.input_specs],
-            layout=[ParameterPlace(name=info.name, shape=info.shape, offset=info.offset) for info in job.layout],
-        )
-        try:
-            await asyncio.to_thread(checkpoint.write_manifest, order.checkpoint, manifest)
-        except InputError as error:
-            self._fail(control.Failure.INPUT, str(error))
-            return
-        self._number += 1
-        if self._book is not None:
-            self._act(self._book.checkpoint_written(step, order.checkpoint, time.monotonic()))
-        try:
-            await asyncio.to_thread(self._pruner.prune, frozenset(self._orders))
-        except InputError as error:  # no reason to end a training
-            logger.warning("superseded checkpoints stay: %s", error)
-
     # --- peers ------------------------------------------------------------------------------------------------------
 
-    async def _keep_peer(self, peer: _Peer) -> None:
+    async def _keep_peer(self, peer: PeerServer) -> None:
         while True:
             try:
                 async with Connection(peer.address, self._secret, f"server {peer.index}") as session:
@@ -437,7 +311,7 @@ class BookKeeper:
                 peer.session = None
             await asyncio.sleep(RECONNECT_S)
 
-    async def _read_peer(self, peer: _Peer, session: Session) -> None:
+    async def _read_peer(self, peer: PeerServer, session: Session) -> None:
         async for header, payload in session.frames():
             now = time.monotonic()
             match header.WhichOneof("body"):
@@ -474,7 +348,7 @@ class BookKeeper:
                 if peer.version >= step:
                     self._act(book.server_prepared(peer.index, step, time.monotonic()))
 
-    def _peer_restored(self, peer: _Peer, session: Session, restored: Restored, now: float) -> None:
+    def _peer_restored(self, peer: PeerServer, session: Session, restored: Restored, now: float) -> None:
         peer.restored = True
         peer.version = restored.version
         self._restored.set()
@@ -487,13 +361,16 @@ class BookKeeper:
         if self._sums.last is not None:
             step, totals, loss = self._sums.last
             session.send(Header(attempt=self.attempt, totals=Totals(step=step, totals=totals, loss=loss)))
-        for step, order in self._orders.items():
-            if peer.index not in self._parts[step]:
-                session.send(Header(attempt=self.attempt, commit=order))
+        for order in self._checkpoints.orders_to(peer.index):
+            session.send(Header(attempt=self.attempt, commit=order))
         self._act(self._book.server_restored(peer.index, restored.version, restored.ahead, now))
         self._take_prepared()
         if self._finished is not None:
             session.send(Header(attempt=self.attempt, want=Want(version=self._book.committed)))
+
+    def _checkpoint_written(self, step: int, url: str) -> None:
+        if self._book is not None:
+            self._act(self._book.checkpoint_written(step, url, time.monotonic()))
 
     # --- carrying out -----------------------------------------------------------------------------------------------
 
@@ -531,10 +408,7 @@ class BookKeeper:
     def _commit(self, step: int, wants_checkpoint: bool) -> None:
         order = Commit(step=step)
         if wants_checkpoint and self._book is not None:
-            order.checkpoint = checkpoint.step_url(self._job.message.checkpoint_url, step)
-            self._orders[step] = order
-            self._parts[step] = {}
-            self._progress_at[step] = self._book.resumable
+            order = self._checkpoints.order(step, self._book.resumable)
         for peer in self._peers:
             if peer.session is not None:
                 peer.session.send(Header(attempt=self.attempt, commit=order))

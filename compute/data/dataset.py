@@ -14,7 +14,7 @@ from compute.data.source import Indices, Key, Source, Tensors
 from compute.data.subset import BucketSource, PickSource, SplitSource, TakeSource
 from compute.data.transform import Transform
 from compute.errors import InputError
-from compute.spec import Arrays, Shape, Specs, TensorSpec, as_arrays
+from compute.spec import Arrays, Shape, Specs, TensorSpec
 
 _TRANSIENT = ("_lock", "_specs")
 
@@ -135,7 +135,7 @@ class Dataset:
         return x, target
 
     def _tensors(self, value: Tensors, specs: Specs, what: str, indices: Indices) -> Arrays:
-        arrays = as_arrays(value)
+        arrays = tuple(value) if isinstance(value, tuple | list) else (value,)  # of anything, if a transform errs
         if len(arrays) != len(specs):
             raise InputError(
                 f"the transforms promise {len(specs)} tensors of {what} but make {len(arrays)}; "

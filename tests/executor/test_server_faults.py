@@ -86,7 +86,14 @@ async def train(
 def check_epochs(driver: ScriptedDriver) -> None:
     assert {e.epoch for e in driver.epochs} == set(range(1, EPOCHS + 1))
     assert all(e.exact and e.samples == SAMPLES for e in driver.epochs)
-    assert set(driver.steps) == set(range(1, STEPS + 1))
+    # What server 0 had not told yet when it died stays untold where a checkpoint covers it: gaps are between attempts.
+    told: dict[int, list[int]] = {}
+    for step, reports in driver.steps.items():
+        for report in reports:
+            told.setdefault(report.attempt, []).append(step)
+    for steps in told.values():
+        assert sorted(steps) == list(range(min(steps), max(steps) + 1))
+    assert max(driver.steps) == STEPS
     for reports in driver.steps.values():  # a replayed step is the same step
         assert len({(r.loss, r.samples, r.learning_rate) for r in reports}) == 1
 

@@ -16,9 +16,10 @@ from scheduler.attach import known_jobs
 from scheduler.cluster import EmbeddedCluster
 from scheduler.outcome import EXIT_SUPERSEDED
 from scheduler.state_store_sqlite import SqliteStates
+from tests.cluster.waiting import wait_until
 from tests.data_files import write_subset
 from tests.integration.dying_driver import MOMENTS
-from tests.integration.runs import CLI, LENET, STATE, WORK, Run, command, tasks
+from tests.integration.runs import CLI, LENET, STATE, WORK, Run, command, leftovers, tasks
 from tests.zookeeper import running_zookeeper
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("nothing_remains")]
@@ -301,6 +302,7 @@ def test_a_lost_job_is_killed(runs: Runs, cluster: EmbeddedCluster, folder: Path
     assert "framework and tasks are gone" in command("kill", job_id)
     assert "has ended already" in command("kill", job_id)
     assert re.search(f"{job_id} .* stopped", command("jobs"))
+    wait_until(lambda: not any(line.endswith("-m executor") for line in leftovers()), "executors end by themselves")
 
 
 def test_jobs_that_cannot_be_attached(runs: Runs, cluster: EmbeddedCluster, folder: Path) -> None:

@@ -73,7 +73,7 @@ class Jobs:
         return {name: counts[name] for name in self.running}
 
     async def until_shared(self, least):
-        """Waits until no job has over one worker more than another, and at least that many; returns the seconds."""
+        """Waits until no job has over two workers more than another (docs/mesos.md says why not one), and none fewer."""
         begun = time.monotonic()
         while not self.shared(least):
             assert time.monotonic() - begun < SHARE_S, f"{self.workers()} after {SHARE_S} s: {self.notes()}"
@@ -84,7 +84,7 @@ class Jobs:
 
     def shared(self, least):
         counts = self.workers().values()
-        return min(counts) >= least and max(counts) - min(counts) <= 1
+        return min(counts) >= least and max(counts) - min(counts) <= 2
 
     def notes(self):
         return {name: watcher.notes for name, watcher in self.watchers.items()}
