@@ -73,7 +73,7 @@ class Jobs:
         return {name: counts[name] for name in self.running}
 
     async def until_shared(self, least):
-        """Waits until no job has over two workers more than another (docs/mesos.md says why not one), and none fewer."""
+        """Waits until no job has over two workers more than another (docs/mesos.md: why not one), and each so many."""
         begun = time.monotonic()
         while not self.shared(least):
             assert time.monotonic() - begun < SHARE_S, f"{self.workers()} after {SHARE_S} s: {self.notes()}"
