@@ -6,7 +6,7 @@ import os
 import posixpath
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from compute.errors import InputError
@@ -77,19 +77,12 @@ def delete_file(url: str | os.PathLike[str]) -> None:
     Raises:
         InputError: it cannot be deleted.
     """
-    place = os.fspath(url)
-    local = _local(place)
-    try:
-        if local is not None:
-            os.unlink(local)
-            _sync_directory(os.path.dirname(os.path.abspath(local)))
-            return
-        fs, path = _remote(place)
-        fs.rm_file(path)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise InputError(f"cannot delete {place}: {error.strerror or error}") from None
+
+    def unlink(path: str) -> None:
+        os.unlink(path)
+        _sync_directory(os.path.dirname(os.path.abspath(path)))
+
+    _delete(os.fspath(url), unlink, lambda fs, path: fs.rm_file(path))
 
 
 def delete_directory(url: str | os.PathLike[str]) -> None:
@@ -98,15 +91,21 @@ def delete_directory(url: str | os.PathLike[str]) -> None:
     Raises:
         InputError: it cannot be deleted.
     """
-    place = os.fspath(url)
-    local = _local(place)
-    try:
-        if local is not None:
-            shutil.rmtree(local)
-            return
-        fs, path = _remote(place)
+
+    def remove(fs: Any, path: str) -> None:
         fs.invalidate_cache()
         fs.rm(path, recursive=True)
+
+    _delete(os.fspath(url), shutil.rmtree, remove)
+
+
+def _delete(place: str, local: Callable[[str], None], remote: Callable[[Any, str], None]) -> None:
+    path = _local(place)
+    try:
+        if path is not None:
+            local(path)
+        else:
+            remote(*_remote(place))
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
