@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from compute.optim import ExactSum
 from executor.book_keeper import BookKeeper
+from executor.reduction_tree import Partial
 from executor.session import Session
 from executor.sum_message import encoded
 from proto.exchange_pb2 import Header, Part, Prepared, Share
@@ -33,10 +34,10 @@ class BookLink:
         elif self.session is not None:
             self.session.send(Header(attempt=attempt, prepared=Prepared(step=step)))
 
-    def shared(self, attempt: int, step: int, share: Sequence[ExactSum], mean_loss: float) -> None:
-        """This slice's share of a step's sums; the keeper's own server says the step's mean loss, too."""
+    def shared(self, attempt: int, step: int, share: Sequence[ExactSum], result: Partial) -> None:
+        """This slice's share of a step's sums. Only the keeper's own server counts samples: it says the mean loss."""
         if self.keeper is not None:
-            self.keeper.shared(0, step, share, mean_loss)
+            self.keeper.shared(0, step, share, result.loss / result.samples)
         elif self.session is not None:
             message = Share(step=step, sums=[encoded(value) for value in share])
             self.session.send(Header(attempt=attempt, share=message))

@@ -90,9 +90,13 @@ class Replication:
         self._keeping: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._attempt = 0
+        self._servers = 0  # how many there are
 
     def named(self, server: control.Server, servers: int, attempt: int) -> None:
         """The driver says who the replica is, in which attempt."""
+        if servers != self._servers:
+            self._follower = Follower()  # what the replica has is of another slice
+        self._servers = servers
         if not self._follower.named(server.replica_task_id) and attempt == self._attempt:
             if self._follower.in_step:
                 self._tell_in_step()  # the driver may be another one than it was told

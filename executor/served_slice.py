@@ -20,8 +20,9 @@ from executor.pieces import PIECE
 from executor.reduction_tree import Node
 from executor.replica import Replica
 from executor.replication import Replication, totals_message
-from executor.session import Session
+from executor.session import Session, SessionClosed
 from executor.shared_memory import SharedPool
+from executor.slice_handover import Gathering, give, parts_of
 from executor.slice_loading import load_slice
 from executor.step_plan import slice_bounds
 from proto import control_pb2 as control
@@ -29,6 +30,7 @@ from proto.exchange_pb2 import (
     Applied,
     Bookmark,
     Commit,
+    Fetch,
     Follow,
     Header,
     Holding,
@@ -40,6 +42,8 @@ from proto.exchange_pb2 import (
     Totals,
 )
 from proto.frames import FrameError
+
+RECONNECT_S = 0.3
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +73,7 @@ class ServedSlice:
             pool: memory that workers of this host read; None: not to be used.
         """
         self._job = job
+        self._secret = secret
         self.attempt = 0
         self.promised = 0
         self.book = BookLink()
@@ -78,6 +83,7 @@ class ServedSlice:
         )
         self._slice: ParameterSlice | None = None
         self._place = (0, 0)  # index of the slice, number of servers; (_, 0): none yet
+        self._former: ParameterSlice | None = None  # that others may still have to get, after the number changed
         self._told = -1  # the last version that the lease book was told of
         self._shared = 0  # the last step whose share of sums was sent to it
         self._bookmark: Bookmark | None = None  # where the lease book was when another process kept it
@@ -139,10 +145,10 @@ class ServedSlice:
             if attempt <= self.attempt:
                 return False
             if not order.keep:
-                begin, end = slice_bounds(self._job.parameters, order.servers, order.index)
-                loaded = await asyncio.to_thread(load_slice, self._job, order.checkpoint, begin, end)
-                if attempt < self.promised:
+                loaded = await (self._gathered(attempt, order) if order.former else self._loaded(order))
+                if loaded is None or attempt < self.promised:
                     return False
+                self._former = self._slice if order.former else None
                 self._slice, self._place = loaded, (order.index, order.servers)
             held = self.held
             self._shared = 0
@@ -156,6 +162,38 @@ class ServedSlice:
             place = f"elements {held.begin} to {held.end}"
             logger.info("attempt %d: %s, %s at version %d", attempt, place, how, held.version)
             return True
+
+    async def _loaded(self, order: Restore) -> ParameterSlice:
+        begin, end = slice_bounds(self._job.parameters, order.servers, order.index)
+        return await asyncio.to_thread(load_slice, self._job, order.checkpoint, begin, end)
+
+    async def _gathered(self, attempt: int, order: Restore) -> ParameterSlice | None:
+        """The slice as former servers hold it; None if another attempt has begun before it was complete."""
+        gathering = Gathering(
+            self._job, order.version, *slice_bounds(self._job.parameters, order.servers, order.index)
+        )
+        for index, begin, end in parts_of(self._job.parameters, order.former, gathering.begin, gathering.end):
+            if self._place == (index, len(order.former)):
+                gathering.take(self.held)
+                continue
+            while True:
+                try:
+                    await gathering.fetch(order.former[index], self._secret, attempt, begin, end)
+                    break
+                except (SessionClosed, FrameError) as error:
+                    logger.info("elements %d to %d: %s", begin, end, error)
+                await asyncio.sleep(RECONNECT_S)
+                if attempt < self.promised:
+                    return None
+        return gathering.result()
+
+    async def give(self, session: Session, attempt: int, fetch: Fetch) -> None:
+        """Sends what another server of the new set has asked for.
+
+        Raises:
+            FrameError: it is not held here.
+        """
+        await give(session, attempt, self._former or self.held, fetch)
 
     # --- from workers -----------------------------------------------------------------------------------------------
 
@@ -230,6 +268,7 @@ class ServedSlice:
         """A step is final."""
         held = self.held
         held.commit(order.step)
+        self._former = None  # all have theirs, or there would be no steps
         self.outbox.committed(order.step)
         if order.checkpoint:
             self._parts.write(held, order)
@@ -277,7 +316,7 @@ class ServedSlice:
             return
         if self.book.open:
             self._shared = step
-            self.book.shared(self.attempt, step, share, complete.loss / complete.samples)
+            self.book.shared(self.attempt, step, share, complete)
 
     def _tell_arrived(self, held: ParameterSlice) -> None:
         """Tells the lease book of a step that was applied when it arrived; there is no replica to be waited for."""

@@ -116,6 +116,12 @@ class ParameterServer:
         if self._book.keeper is not None:
             self._book.keeper.stop(stop)
 
+    def pause(self, pause: control.Pause) -> None:
+        """The driver wants the servers to stop between two steps, all with one version."""
+        keeper = self._book.keeper
+        if keeper is not None and keeper.attempt == pause.attempt:
+            keeper.pause()
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Runs a coroutine in the background; what it raises ends the server."""
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -164,8 +170,8 @@ class ParameterServer:
             body = header.WhichOneof("body")
             if attempt == 0:  # the first frame says who this is
                 attempt, opened = header.attempt, body
-                if body not in ("restore", "join", "survey", "follow"):
-                    raise FrameError(f"a stream begins with Join, Survey, Restore or Follow, not with {body}")
+                if body not in ("restore", "join", "survey", "follow", "fetch"):
+                    raise FrameError(f"a stream begins with Join, Survey, Restore, Follow or Fetch, not with {body}")
                 if body == "join":
                     await held.reached(attempt)
             if header.attempt < held.promised or header.attempt != attempt:
@@ -183,6 +189,9 @@ class ParameterServer:
                     held.promised = attempt
                     following = held.following(header.follow)
                     session.send(Header(attempt=attempt, holding=held.holding()))
+                    continue
+                case "fetch" if opened == "fetch":
+                    await held.give(session, attempt, header.fetch)
                     continue
                 case "state" | "apply" if following is not None:
                     held.follow(session, following, header, payload)

@@ -25,7 +25,7 @@ def load_slice(job: LoadedJob, url: str, begin: int, end: int) -> ParameterSlice
     update = ParameterUpdate(job.layout, job.spec.optimizer, job.spec.clip, begin, end)
     if not url:
         parameters = np.array(job.initial_parameters()[begin:end], dtype=np.float32)
-        return _new_slice(job, begin, end, 0, parameters, update)
+        return new_slice(job, begin, end, 0, parameters, update)
     manifest = checkpoint.read_manifest(url)
     checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
     state = checkpoint.load_slice(url, manifest, begin, end)
@@ -37,12 +37,13 @@ def load_slice(job: LoadedJob, url: str, begin: int, end: int) -> ParameterSlice
         )
     update.state = state
     update.memory = json.loads(manifest.memory)
-    return _new_slice(job, begin, end, manifest.step, parameters, update)
+    return new_slice(job, begin, end, manifest.step, parameters, update)
 
 
-def _new_slice(
+def new_slice(
     job: LoadedJob, begin: int, end: int, version: int, parameters: NDArray[np.float32], update: ParameterUpdate
 ) -> ParameterSlice:
+    """A slice with these parameters and this optimizer's state."""
     arguments = (begin, end, version, parameters, update, job.plan, job.told_rates, job.rounding)
     if job.sync.synchronous:
         return ParameterSlice(*arguments)

@@ -28,6 +28,7 @@ def version() -> str:
 
 
 _WORKERS = click.IntRange(1, 10_000)
+_SERVERS = click.IntRange(1, 1_000)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +50,7 @@ cli.add_command(kill)
 @click.option("--workers", type=_WORKERS, help="No more and no less. Default: one per agent of local[N], else 1.")
 @click.option("--min-workers", type=_WORKERS, help="Training begins with that many; more come and go.")
 @click.option("--max-workers", type=_WORKERS, help="Take more workers as the cluster has room, up to that many.")
-@click.option("--servers", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Parameter servers.")
+@click.option("--servers", type=_SERVERS, default=1, show_default=True, help="Parameter servers.")
 @click.option(
     "--server-replicas", type=click.IntRange(0, 1), default=0, show_default=True,
     help="Live copies of each server: with 1, a lost server costs no replay.",
@@ -198,15 +199,21 @@ def _environment(texts: tuple[str, ...]) -> dict[str, str]:
 @cli.command()
 @click.option("--state", default="", metavar="PLACE", help=STATE_HELP)
 @click.argument("job")
-@click.argument("workers", type=_WORKERS)
-def scale(state: str, job: str, workers: int) -> None:
-    """Have WORKERS workers in the running JOB from now on. The trained weights stay the same.
+@click.argument("workers", type=_WORKERS, required=False)
+@click.option("--servers", type=_SERVERS, help="Parameter servers from now on.")
+def scale(state: str, job: str, workers: int | None, servers: int | None) -> None:
+    """Have WORKERS workers in the running JOB from now on, or that many servers. The trained weights stay the same.
 
-    JOB is an id as `mesograd jobs` lists it. Servers cannot be scaled.
+    JOB is an id as `mesograd jobs` lists it.
     """
     from scheduler.scaling import scale as tell
 
-    click.echo(tell(job, workers, state))
+    if workers is None and servers is None:
+        raise click.UsageError("Say how many: WORKERS, or --servers N.")
+    if workers is not None:
+        click.echo(tell(job, workers=workers, place=state))
+    if servers is not None:
+        click.echo(tell(job, servers=servers, place=state))
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})

@@ -135,6 +135,7 @@ class Job:
             workers=most,
             min_workers=least,
             servers=options.servers,
+            synchronous=spec.sync == "sync",
             server_replicas=options.server_replicas,
             control="",  # known once the driver listens
             secret=new_secret(),

@@ -25,6 +25,7 @@ from executor.reduction_tree import Partial
 from executor.replica import Replica
 from executor.replication import Replication
 from executor.served_slice import ServedSlice
+from executor.slice_handover import Gathering
 
 FAULTS = json.loads(os.environ.get("MESOGRAD_TEST_FAULTS", "[]"))
 COMPUTED = os.environ.get("MESOGRAD_TEST_COMPUTED", "")
@@ -75,6 +76,7 @@ class Points:
         patch(ServedSlice, "holding", lambda held: reached("restart", held.promised))
         patch(Replica, "take_step", lambda _, message, payload: reached("replicate", message.step),
               lambda _, message, payload: reached("replicated", message.step))  # fmt: skip
+        patch(Gathering, "result", lambda gathering: reached("gathered", 0))
         patch(Replica, "take_state", after=lambda replica, *_: reached("state", 0))
         patch(Replication, "_state", lambda _, held, bookmark: reached("catching up", held.version))
         patch(checkpoint, "write_manifest", lambda url, _: reached("manifest", step_of(url)))
