@@ -17,12 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-import google_crc32c
 import numpy as np
 
 from proto import exchange_pb2 as exchange
 from proto.exchange_pb2 import Header
-from proto.frames import CHUNK_BYTES, MAX_HEADER_BYTES, Frame, FrameError, checksum, frame, parsed
+from proto.frames import CHUNK_BYTES, MAX_HEADER_BYTES, Frame, FrameError, checksum, crc32c, frame, parsed
 
 TOKEN_BYTES = 16
 IDENTIFY_S = 10.0  # in which a connection has to send its token
@@ -52,7 +51,7 @@ class Arrived(NamedTuple):
 def prefix(after: int, frame: Frame) -> bytes:
     """What goes before a frame's header on the lane."""
     begin = _PREFIX.pack(after, len(frame.head), len(frame.payload), frame.checksum)
-    return begin + _CHECK.pack(google_crc32c.value(begin))
+    return begin + _CHECK.pack(crc32c(begin))
 
 
 class FrameCutter:
@@ -101,7 +100,7 @@ class FrameCutter:
             return 0
         begin = bytes(self._scratch[position : position + PREFIX_BYTES])
         after, head_bytes, payload_bytes, told = _PREFIX.unpack_from(begin)
-        if _CHECK.unpack_from(begin, _PREFIX.size)[0] != google_crc32c.value(begin[: _PREFIX.size]):
+        if _CHECK.unpack_from(begin, _PREFIX.size)[0] != crc32c(begin[: _PREFIX.size]):
             raise FrameError("the checksum of a frame's prefix differs")
         if head_bytes > MAX_HEADER_BYTES or payload_bytes > CHUNK_BYTES:
             raise FrameError(f"a frame with {head_bytes} bytes of header and {payload_bytes} of payload")

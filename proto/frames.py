@@ -104,6 +104,11 @@ def checksum(header_bytes: int, head: bytes | memoryview, payload: bytes | memor
     return int(found)
 
 
+def crc32c(data: bytes) -> int:
+    """CRC-32C of some bytes (RFC 3720, appendix B.4)."""
+    return int(google_crc32c.value(data))
+
+
 def grpc_options() -> list[tuple[str, Any]]:
     """Channel and server options of every gRPC connection between our processes.
 
