@@ -17,7 +17,7 @@ from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer, LeaseRevoked
 from executor.parameter_inbox import ParameterInbox
 from executor.session import CONNECT_TIMEOUT_S, Connection, Session, SessionClosed
-from executor.shared_memory import SharedPool
+from executor.shared_memory import SHARING_WAYS, SharedPool
 from executor.step_plan import slice_bounds
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Grant, Header, LeaseRequest, MetricSums, Push, Refusal, Renew, Scores, Times, Want
@@ -77,7 +77,7 @@ class Attendance:
         parameters = worker.job.parameters
         self._bounds = [slice_bounds(parameters, len(self._servers), k) for k in range(len(self._servers))]
         size = min(SHARED_GRADIENTS * 4 * parameters, MAX_SHARED_BYTES)
-        self._pool = SharedPool(size) if worker.way != "tcp" else None
+        self._pool = SharedPool(size) if worker.way in SHARING_WAYS else None
         self._inbox = ParameterInbox(self._bounds)
         self._loaded = False  # something was, that the computer does not use yet
         self._sessions: list[Session] = []
@@ -235,9 +235,7 @@ class Attendance:
         value = await self._worker.compute(LeaseComputer.train, grant, self._progress(grant), final)
         self._clock.computed()
         push.finish(
-            Push(
-                lease=True, loss=value.loss, samples=value.samples, digest=value.digest, times=self._clock.report()
-            )
+            Push(lease=True, loss=value.loss, samples=value.samples, digest=value.digest, times=self._clock.report())
         )
         if not self._worker.is_computing:
             self._load()  # what came meanwhile

@@ -12,11 +12,12 @@ import grpc
 import grpc.aio
 
 from executor.book_keeper import BookKeeper
+from executor.data_lane import LaneListener
 from executor.job import LoadedJob
 from executor.replica import Replica
 from executor.served_slice import ServedSlice
 from executor.session import Session, SessionClosed, authenticate
-from executor.shared_memory import SharedPool, way
+from executor.shared_memory import SHARING_WAYS, SharedPool, way
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Header, Refusal, Restore
 from proto.frames import EXCHANGE_METHOD, FrameError, grpc_options
@@ -38,21 +39,26 @@ class ParameterServer:
         self._secret = secret
         self._tell_driver = tell_driver
         self._sessions: set[Session] = set()
-        self._pool = SharedPool(SHARED_BYTES) if way() != "tcp" else None
+        self._pool = SharedPool(SHARED_BYTES) if way() in SHARING_WAYS else None
         self._slice = ServedSlice(job, secret, tell_driver, self._spawn, self._pool)
         self._book = self._slice.book
         self._keeping: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._grpc = grpc.aio.server(options=grpc_options())
+        self._lanes: LaneListener | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
-    async def run(self, bind: str) -> None:
-        """Serves on `bind` (host:port) until cancelled.
+    async def run(self, bind: str, bind_lanes: str = "") -> None:
+        """Serves until cancelled.
+
+        Args:
+            bind: host:port.
+            bind_lanes: host:port for lanes; empty: there are none.
 
         Raises:
-            OSError: the port cannot be had; with another one it may go well.
+            OSError: a port cannot be had; with another one it may go well.
         """
         handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
         service, method = EXCHANGE_METHOD.strip("/").split("/")
@@ -62,12 +68,17 @@ class ParameterServer:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {bind}: {error}") from None
         await self._grpc.start()
+        if bind_lanes and way() != "grpc":
+            self._lanes = LaneListener(bind_lanes)
+            await self._lanes.start()
         try:
             await self._failed
         finally:
             if self._keeping is not None:
                 self._keeping.cancel()
             self._slice.replication.stop()
+            if self._lanes is not None:
+                self._lanes.close()
             for session in list(self._sessions):
                 session.abort()
             await self._grpc.stop(GRACE_S)
@@ -172,6 +183,8 @@ class ParameterServer:
                 attempt, opened = header.attempt, body
                 if body not in ("restore", "join", "survey", "follow", "fetch"):
                     raise FrameError(f"a stream begins with Join, Survey, Restore, Follow or Fetch, not with {body}")
+                if body in ("join", "follow", "fetch") and self._lanes is not None:
+                    session.offer_lane(self._lanes)
                 if body == "join":
                     await held.reached(attempt)
             if header.attempt < held.promised or header.attempt != attempt:
