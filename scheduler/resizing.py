@@ -94,6 +94,8 @@ class Resizing:
         pausing = job.size.pausing == attempt  # then it must become another attempt, whatever is wanted by now
         due = now >= self._ask_at if pausing else self._pending and self._ready
         if due and not job.members.former and job.members.complete(job.slots.seats()):
+            if not pausing:
+                job.note(f"{job.size.servers} servers are there: training pauses while parameters move")
             job.size.pausing, self._ask_at = attempt, now + ASK_AGAIN_S
             pause = control_pb2.DriverMessage(pause=control_pb2.Pause(attempt=attempt))
             job.do(act.Send(job.members.servers[0][0], pause))

@@ -36,14 +36,21 @@ def refused(*arguments: str) -> str:
 def test_servers_are_added_and_removed_while_the_job_runs() -> None:
     options = ClusterOptions(agents=2, cpus=6)
     with EmbeddedCluster(WORK / "servers", options=options, ephemeral=True) as cluster:
+        assert "1<=x<=1000" in refused("job", "--servers", "0")
+        assert "1<=x<=1000" in refused("job", "--servers", "5000")
+        assert "WORKERS, or --servers N" in refused("job")
+        assert "there is no job" in refused("job", "--servers", "2")
         reference = job(cluster.master, "--servers", "2").weights()
         run = job(cluster.master, "--servers", "1")
         run.until("validation at step 235")
         (job_id,) = {name.partition(".")[0] for name in tasks("server")}
-        assert "1<=x<=1000" in refused(job_id, "--servers", "0")
-        assert "1<=x<=1000" in refused(job_id, "--servers", "5000")
-        assert "WORKERS, or --servers N" in refused(job_id)
+        workers = tasks("worker").values()
+        for worker in workers:  # or the job would be over before servers are there
+            worker.suspend()
         assert "from 1 to 3 servers" in scale(job_id, "--servers", "3").stdout
+        run.until("3 servers are there")
+        for worker in workers:
+            worker.resume()
         run.until("3 servers have the parameters now")
         assert len(tasks("server")) == 3
         assert "from 3 to 2 servers" in scale(job_id, "--servers", "2").stdout
