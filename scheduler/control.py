@@ -132,15 +132,15 @@ class ControlServer:
         context: grpc.aio.ServicerContext[control_pb2.ScaleRequest, control_pb2.ScaleReply],
     ) -> control_pb2.ScaleReply:
         await self._authenticate(context)
-        one = bool(request.workers) != bool(request.servers)
-        if not one or request.workers > MAX_WORKERS or request.servers > MAX_SERVERS:
+        named = (request.workers, request.servers, request.colocated)
+        if sum(map(bool, named)) != 1 or request.workers > MAX_WORKERS or request.servers > MAX_SERVERS:
             sizes = f"a job has 1 to {MAX_WORKERS} workers or 1 to {MAX_SERVERS} servers; name one of the two"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, sizes)
         self._requested += 1
         number = self._requested
         self._requests[number] = asyncio.get_running_loop().create_future()
         try:
-            self._on_event(ev.ScaleRequested(number, request.workers, request.servers))
+            self._on_event(ev.ScaleRequested(number, *named))
             return await asyncio.wait_for(self._requests[number], ANSWER_DEADLINE_S)
         except TimeoutError:
             return control_pb2.ScaleReply(text="the driver is busy ending the job")

@@ -141,6 +141,7 @@ class ScaleRequested:
     request: int
     workers: int = 0  #: 0: as before
     servers: int = 0  #: likewise
+    colocated: bool = False  #: as many servers as agents have workers
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ class Framework:
             job.mark("hello")
 
     def _on_scale(self, event: ev.ScaleRequested, now: float) -> None:
-        part = self._resizing if event.servers else self._elasticity
+        part = self._resizing if event.servers or event.colocated else self._elasticity
         part.on_scale(event, now)
 
     def _on_replicated(self, event: ev.ReplicatedReceived, now: float) -> None:
@@ -290,6 +290,7 @@ class Framework:
             self._supervision.check(now)
             self._promote()
             self._elasticity.check(now)
+            self._resizing.check(now)
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()
         if due:

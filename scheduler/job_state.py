@@ -23,12 +23,13 @@ class Size:
     started: bool = False  #: enough of them have been there once for the training to begin
     servers: int = 1  #: wanted
     serving: int = 1  #: of the present set
+    colocated: bool = False  #: as many servers as agents have workers
     pausing: int = 0  #: the attempt whose lease book was told to pause
 
 
 def initial_size(plan: JobPlan) -> Size:
     """That of a job before it is scaled."""
-    return Size(plan.workers, plan.min_workers, servers=plan.servers, serving=plan.servers)
+    return Size(plan.workers, plan.min_workers, servers=plan.servers, serving=plan.servers, colocated=plan.colocated)
 
 
 @dataclass

@@ -67,7 +67,8 @@ class Launching:
         kinds = (False, True) if plan.revocable else (False,)
         fitting = [o for o in usable if any(o.resources.fits(need, kind) for need in needs for kind in kinds)]
         running = self._occupancy(fitting)
-        placements = place(wants, fitting, plan.executor_need, running, census, plan.pack, plan.revocable)
+        beside = plan.server_need if job.size.colocated else None
+        placements = place(wants, fitting, plan.executor_need, running, census, plan.pack, plan.revocable, beside)
         for placement in placements:
             self._launch(placement, now)
         used = {placement.offer.agent_id for placement in placements}

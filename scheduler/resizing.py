@@ -21,6 +21,7 @@ from scheduler.job_state import JobState
 from scheduler.slots import Slot
 
 ASK_AGAIN_S = 5.0
+SETTLED_S = 5.0  #: that workers have to stay on as many agents, before colocated servers follow
 
 
 class Resizing:
@@ -38,6 +39,7 @@ class Resizing:
         self._ending = ending
         self._renew = renew
         self._ask_at = 0.0
+        self._differs_since: float | None = None  # agents with workers are more or fewer than servers
 
     @property
     def seats(self) -> list[Slot]:
@@ -55,9 +57,18 @@ class Resizing:
         if refused:
             job.do(act.AnswerScale(event.request, refused, False))
             return
-        before, size.servers = size.servers, event.servers
+        size.colocated = event.colocated
+        text = self._want(event.servers or self._agents_with_workers)
+        job.note(f"scaled {text}")
+        job.do(act.AnswerScale(event.request, text, True))
+        self.advance(now)
+
+    def _want(self, servers: int) -> str:
+        """Opens and closes slots; what is done, for people."""
+        job, size = self._job, self._job.size
+        before, size.servers = size.servers, servers
         for role in ("server", "replica") if job.plan.server_replicas else ("server",):
-            for index in range(event.servers):
+            for index in range(servers):
                 slot = job.slots.ensure(role, index)
                 if not slot.open:
                     job.slots.open(slot)
@@ -65,9 +76,27 @@ class Resizing:
         text = f"from {before} to {size.servers} servers"
         if size.servers > size.serving:
             text += f", {size.serving} of them serve until the others are there"
-        job.note(f"scaled {text}")
-        job.do(act.AnswerScale(event.request, text, True))
-        self.advance(now)
+        return text
+
+    def check(self, now: float) -> None:
+        """Called with every tick: colocated servers follow the workers."""
+        job, size = self._job, self._job.size
+        busy = bool(job.members.former) or size.pausing == job.members.attempt
+        if not size.colocated or busy or self._agents_with_workers == size.servers:
+            self._differs_since = None
+        elif self._differs_since is None:
+            self._differs_since = now
+        elif now - self._differs_since >= SETTLED_S:
+            self._differs_since = None
+            job.note(f"{self._want(self._agents_with_workers)}, as there are agents with workers")
+            self.advance(now)
+
+    @property
+    def _agents_with_workers(self) -> int:
+        """Of workers that stay; what there is already, while there are none."""
+        slots = self._job.slots.of("worker")
+        tasks = [slot.task for slot in slots if slot.task is not None and slot.joined() and not slot.task.leaving]
+        return len({task.agent_id for task in tasks}) or self._job.size.servers
 
     def on_paused(self, event: ev.PausedReceived, now: float) -> None:
         """Nothing goes on between workers and servers until there is another attempt."""

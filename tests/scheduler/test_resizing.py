@@ -186,3 +186,42 @@ def test_refused_where_it_cannot_be():
     h.send(ev.StopRequested(2))
     answer, _ = scale(h, 2)
     assert (answer.accepted, answer.text) == (False, "the job is ending")
+
+
+def agents_of(h, role):
+    """Agents of the live tasks of a role, one for each."""
+    return sorted(h.tasks[task]["agent_id"]["value"] for slot, task in h.alive.items() if slot.startswith(role))
+
+
+def test_colocated_servers_follow_the_workers():
+    h = Harness(workers=3, min_workers=1, colocated=True)
+    ids = h.start("a", "b", "c", cpus=2.1)
+    assert agents_of(h, "worker") == ["a", "b", "c"]
+    assert len(agents_of(h, "server")) == 1
+    h.send(step(ids["server-0"], 1))
+    assert "from 1 to 3 servers" in notes(h.wait(7))
+    h.offer("a", "b", "c", cpus=0.5)
+    arrive(h, "server-1", "server-2")
+    assert agents_of(h, "server") == ["a", "b", "c"]
+    assert len(membership(h.send(ev.PausedReceived(ids["server-0"], 1)))[0].servers) == 3
+    h.send(step(ids["server-0"], 2, attempt=2))
+    h.send(ev.ScaleRequested(8, workers=2))
+    for slot in list(h.alive):
+        if slot.startswith("worker") and h.framework.job.slots.find(h.alive[slot])[1].leaving:
+            h.status(h.alive[slot], "TASK_KILLED")
+    assert not sent(h.wait(4), "pause"), "it may come back"
+    assert sent(h.wait(4), "pause")
+    assert len(membership(h.send(ev.PausedReceived(ids["server-0"], 2)))[0].servers) == 2
+    h.send(step(ids["server-0"], 3, attempt=3))
+    assert scale(h, 1)[0].accepted
+    assert not h.framework.job.size.colocated, "the user has named a number"
+
+
+def test_workers_leave_room_for_the_server_beside_them():
+    h = Harness(workers=2, colocated=True)
+    h.send(ev.Subscribed("fw"))
+    h.offer("a", cpus=1.1)
+    assert not h.alive, "there would be no room for a server"
+    h.offer("b", cpus=3.0)
+    assert agents_of(h, "worker") == ["b", "b"]
+    assert agents_of(h, "server") == ["b"]
