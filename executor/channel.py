@@ -7,6 +7,7 @@ read in the order of writing.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -33,6 +34,8 @@ class Channel:
 
     Attributes:
         lane: None until there is one.
+        place: says where the payload of a frame, of so many bytes, is to be put that comes over a lane opened from
+            here; None: anywhere. It is asked in order: all frames before have been read.
     """
 
     def __init__(self, stream: Any, peer: str, host: str = "") -> None:
@@ -43,6 +46,7 @@ class Channel:
             host: where the other end may open lanes; empty: none are wanted.
         """
         self.lane: Lane | None = None
+        self.place: Callable[[Header, int], memoryview | None] | None = None
         self._stream = stream
         self._peer = peer
         self._host = host
@@ -69,9 +73,12 @@ class Channel:
 
     async def _open(self, announcement: exchange.Lane) -> None:
         try:
-            self._opened(await open_lane(self._host, announcement, self._news.set))
+            self._opened(await open_lane(self._host, announcement, self._news.set, self._place))
         except OSError as error:
             logger.info("no lane to %s, tensors go over gRPC: %s", self._peer, error)
+
+    def _place(self, after: int, header: Header, size: int) -> memoryview | None:
+        return self.place(header, size) if self.place is not None and after <= self._taken[0] else None
 
     def _opened(self, lane: Lane) -> None:
         lane.changed = self._news.set

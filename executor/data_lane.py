@@ -35,12 +35,17 @@ _CHECK = struct.Struct("<I")
 PREFIX_BYTES = _PREFIX.size + _CHECK.size
 
 
+Place = Callable[[int, Header, int], memoryview | None]
+"""Where the payload of a frame that begins is to be put; None: anywhere. Takes how many frames went over the stream
+before it, its header, and the payload's bytes. Not asked while frames before it on the lane are still to be taken."""
+
+
 class Arrived(NamedTuple):
     """A received frame.
 
     Attributes:
         after: how many frames of the sender went over the stream before it.
-        payload: writable memory of its own.
+        payload: writable; memory of its own, unless it was given another place.
     """
 
     after: int
@@ -57,7 +62,8 @@ def prefix(after: int, frame: Frame) -> bytes:
 class FrameCutter:
     """Cuts what arrives into frames. A pure state machine; a payload is received where it stays, but for its begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place | None = None) -> None:
+        self._place = place
         self._scratch = memoryview(bytearray(PREFIX_BYTES + MAX_HEADER_BYTES + AHEAD_BYTES))
         self._filled = 0  # bytes of the scratch buffer, where frames begin
         self._frame: tuple[int, Header, int] | None = None  # whose payload is being received: after, header, checksum
@@ -81,9 +87,9 @@ class FrameCutter:
             self._received += count
             return [self._end()] if self._received == len(self._payload) else []
         self._filled += count
-        found = []
+        found: list[Arrived] = []
         position = 0
-        while self._frame is None and (size := self._begin(position)):
+        while self._frame is None and (size := self._begin(position, not found)):
             position += size
             if self._received == len(self._payload):
                 found.append(self._end())
@@ -93,7 +99,7 @@ class FrameCutter:
         self._filled = rest
         return found
 
-    def _begin(self, position: int) -> int:
+    def _begin(self, position: int, first_one: bool) -> int:
         """Begins the frame at a position of the scratch buffer; how many bytes of it are there, 0: too few."""
         there = self._filled - position
         if there < PREFIX_BYTES:
@@ -109,10 +115,13 @@ class FrameCutter:
         first = position + PREFIX_BYTES
         self._head = bytes(self._scratch[first : first + head_bytes])
         first += head_bytes
-        self._payload = np.empty(payload_bytes, dtype=np.uint8).data
+        header = parsed(memoryview(self._head))
+        asked = self._place is not None and first_one and payload_bytes > 0
+        wanted = self._place(after, header, payload_bytes) if asked and self._place is not None else None
+        self._payload = np.empty(payload_bytes, dtype=np.uint8).data if wanted is None else wanted
         self._received = min(payload_bytes, self._filled - first)
         self._payload[: self._received] = self._scratch[first : first + self._received]
-        self._frame = (after, parsed(memoryview(self._head)), told)
+        self._frame = (after, header, told)
         return PREFIX_BYTES + int(head_bytes) + self._received
 
     def _end(self) -> Arrived:
@@ -133,11 +142,15 @@ class Lane(asyncio.BufferedProtocol):
         lost: nothing more will come or go.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], place: Place | None = None) -> None:
+        """
+        Args:
+            place: of payloads.
+        """
         self.changed = changed
         self.fault: FrameError | None = None
         self.lost = False
-        self._cutter = FrameCutter()
+        self._cutter = FrameCutter(lambda *frame: place(*frame) if place and not self._waiting else None)
         self._waiting: deque[Arrived] = deque()
         self._waiting_bytes = 0
         self._transport: asyncio.Transport | None = None
@@ -281,14 +294,16 @@ class LaneListener:
             claim(lane)
 
 
-async def open_lane(host: str, announcement: exchange.Lane, changed: Callable[[], None]) -> Lane:
+async def open_lane(
+    host: str, announcement: exchange.Lane, changed: Callable[[], None], place: Place | None = None
+) -> Lane:
     """Connects to where a server has announced a lane.
 
     Raises:
         OSError: nobody is there, or not within CONNECT_S.
     """
     loop = asyncio.get_running_loop()
-    connecting = loop.create_connection(lambda: Lane(changed), host, announcement.port)
+    connecting = loop.create_connection(lambda: Lane(changed, place), host, announcement.port)
     try:
         _, lane = await asyncio.wait_for(connecting, CONNECT_S)
     except TimeoutError:

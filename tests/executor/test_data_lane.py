@@ -218,3 +218,20 @@ def test_strangers_get_no_lane() -> None:
             assert up == list(range(50))
 
     asyncio.run(asyncio.wait_for(run(), TIMEOUT_S))
+
+
+def test_payloads_are_received_where_they_belong_and_only_in_order() -> None:
+    """Asked for the first frame that is taken alone, not for one that comes along with another."""
+    home = bytearray(100)
+    asked = []
+
+    def place(after: int, header: Header, size: int) -> memoryview:
+        asked.append((after, header.attempt, size))
+        return memoryview(home)[:size]
+
+    data = [bytes_of(3, frame(Header(attempt=k), bytes([k] * 50))) for k in (1, 2)]
+    cutter = FrameCutter(place)
+    found = fed(cutter, data[0], iter(lambda: 40, None)) + fed(cutter, data[0] + data[1], iter(lambda: 1000, None))
+    assert asked == [(3, 1, 50), (3, 1, 50)]
+    assert [bytes(each.payload) for each in found] == [bytes([1] * 50), bytes([1] * 50), bytes([2] * 50)]
+    assert [each.payload.obj is home for each in found] == [True, True, False]
