@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,7 +14,7 @@ from tests.integration.runs import LENET, ROOT, WORK, Run, environment, tasks
 
 pytestmark = pytest.mark.cluster
 
-EPOCHS = 4
+EPOCHS = 2
 
 
 def job(master: str, *options: str) -> Run:
@@ -33,6 +35,17 @@ def refused(*arguments: str) -> str:
     return done.stderr
 
 
+@contextmanager
+def suspended_workers() -> Iterator[None]:
+    """Workers wait, or the job would be over before the driver and servers have done what they were told."""
+    workers = tasks("worker").values()
+    for worker in workers:
+        worker.suspend()
+    yield
+    for worker in workers:
+        worker.resume()
+
+
 def test_servers_are_added_and_removed_while_the_job_runs() -> None:
     options = ClusterOptions(agents=2, cpus=6)
     with EmbeddedCluster(WORK / "servers", options=options, ephemeral=True) as cluster:
@@ -44,16 +57,13 @@ def test_servers_are_added_and_removed_while_the_job_runs() -> None:
         run = job(cluster.master, "--servers", "1")
         run.until("validation at step 235")
         (job_id,) = {name.partition(".")[0] for name in tasks("server")}
-        workers = tasks("worker").values()
-        for worker in workers:  # or the job would be over before servers are there
-            worker.suspend()
-        assert "from 1 to 3 servers" in scale(job_id, "--servers", "3").stdout
-        run.until("3 servers are there")
-        for worker in workers:
-            worker.resume()
+        with suspended_workers():
+            assert "from 1 to 3 servers" in scale(job_id, "--servers", "3").stdout
+            run.until("3 servers are there")
         run.until("3 servers have the parameters now")
         assert len(tasks("server")) == 3
-        assert "from 3 to 2 servers" in scale(job_id, "--servers", "colocated").stdout  # workers are on two agents
+        with suspended_workers():  # they are on two agents
+            assert "from 3 to 2 servers" in scale(job_id, "--servers", "colocated").stdout
         run.until("server 2 has left .*: the job has fewer servers")
         assert len(tasks("server")) == 2
         assert run.weights() == reference
