@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.local import AgentSize, agent_size
-from scheduler.master_questions import _spans
+from scheduler.master_questions import _spans, free_pieces
 from scheduler.mesos_link import parse_offer, parse_status
 from scheduler.phases import Phases, process_age_s
 from scheduler.plan import Patience
@@ -25,6 +25,12 @@ def test_local_agents_do_not_pretend_to_hold_a_task_larger_than_the_machine(need
     host = AgentSize(2, 8000)
     size = agent_size(plan(worker_need=need), host)
     assert size.cpus < need.cpus or size.mem_mb < need.mem_mb
+
+
+def test_free_pieces_of_agents_as_the_master_shows_them():
+    total, used = {"cpus": 4.0, "mem": 1000.0, "cpus_revocable": 3.0}, {"cpus": 1.5, "mem": 1000.0}
+    agents = [{"id": "a", "active": True, "resources": total, "used_resources": used}, {"id": "b", "active": False}]
+    assert free_pieces({"slaves": agents}) == {"a": Need(2.5, 0.0)}
 
 
 def test_offers_from_mesos():
