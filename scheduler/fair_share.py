@@ -132,7 +132,7 @@ class FairShare:
             have: workers it has and keeps for now.
             now: seconds.
         """
-        need = plan.worker_need
+        need, whole = plan.worker_need, cluster
         cluster = cluster.without_scraps(need)
         if cluster.cpus <= 0 or cluster.mem_mb <= 0:
             return None
@@ -141,7 +141,8 @@ class FairShare:
         )
         others = [party for party in cluster.parties if party.framework_id != framework_id]
         shares = {_key(party): _dominant(party, cluster) for party in others}
-        self._update(shares, cluster.has_room(need + plan.executor_need), now)
+        held = {_key(party): _dominant(party, whole) for party in others}  # which does not change with the scraps
+        self._update(held, cluster.has_room(need + plan.executor_need), now)
         hungry = [
             party.hungry and _key(party) not in self._refused and not _terms(cluster, party).full for party in others
         ]
@@ -179,13 +180,13 @@ class FairShare:
         if keep < have and not owed:
             return have
         if keep < have and have > plan.min_workers and settled:
-            self._expected = {key: shares[key] for key in owed}
+            self._expected = {key: held[key] for key in owed}
             self._expected_until, self._settled_at = now + EXPECTED_S, now + SETTLE_S
             self._kept = keep
         return min(keep, self._kept) if self._expected else keep  # what others are to take is not taken back meanwhile
 
     def _update(self, shares: Mapping[tuple[str, str], float], room: bool, now: float) -> None:
-        """`room`: what was given up is still free."""
+        """`shares`: what others hold, as parts of the cluster; `room`: what was given up is still free."""
         for key, (until, share) in list(self._refused.items()):
             if now >= until or abs(shares.get(key, -1.0) - share) > _EPSILON:
                 del self._refused[key]
