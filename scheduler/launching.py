@@ -11,6 +11,7 @@ from scheduler.constraints import Census
 from scheduler.elasticity import Elasticity
 from scheduler.ending import Ending, Phase
 from scheduler.executors import Executor
+from scheduler.gang import Gang
 from scheduler.job_state import JobState
 from scheduler.placement import AgentOffer, Occupancy, Placement, largest, merge_offers, place
 from scheduler.resources import NOTHING
@@ -20,8 +21,9 @@ from scheduler.slots import Task
 class Launching:
     """Part of the framework's state machine. Keeps no offer: each is used or declined at once."""
 
-    def __init__(self, job: JobState, ending: Ending, elasticity: Elasticity) -> None:
+    def __init__(self, job: JobState, ending: Ending, elasticity: Elasticity, gang: Gang) -> None:
         self._job = job
+        self._gang = gang
         self._ending = ending
         self._elasticity = elasticity
         self._largest = NOTHING
@@ -33,8 +35,9 @@ class Launching:
         job = self._job
         job.mark("first offer")
         self._offered = True
+        away_s = self._gang.away_s(now)
         wanting = self._ending.phase is Phase.RUNNING and bool(job.framework_id)
-        wanting = wanting and job.slots.wanting(now)
+        wanting = wanting and not away_s and job.slots.wanting(now)
         for offer in event.offers:
             job.agents.offers(offer.agent_id, offer.maintenance_in_s, now)
         unused: Sequence[AgentOffer] = event.offers
@@ -44,8 +47,8 @@ class Launching:
         refuse_s = job.patience.refuse_small_s if unplaced or self._elasticity.hungry else job.patience.refuse_idle_s
         ids = tuple(offer_id for offer in unused for offer_id in offer.offer_ids)
         if ids:
-            job.do(act.Decline(ids, refuse_s))
-        if not unplaced and not self._suppressed and not self._elasticity.hungry:
+            job.do(act.Decline(ids, away_s or refuse_s))
+        if not unplaced and not away_s and not self._suppressed and not self._elasticity.hungry:
             self._suppressed = True
             job.do(act.Suppress())
 
@@ -125,7 +128,7 @@ class Launching:
     def ask_for_offers(self, now: float) -> None:
         """One REVIVE for each emptied or new slot, when its back-off ends: it lifts all filters."""
         job = self._job
-        if self._ending.phase is not Phase.RUNNING or not job.connected:
+        if self._ending.phase is not Phase.RUNNING or not job.connected or self._gang.away_s(now):
             return
         silent = job.slots.announce(now)
         if (silent and self._offered) or (self._suppressed and self._elasticity.hungry):
@@ -135,7 +138,7 @@ class Launching:
     def check_starving(self, now: float) -> None:
         """Has the agents looked at when slots have found no room for long."""
         job = self._job
-        if self._ending.phase is not Phase.RUNNING or not job.slots.wanting(now):
+        if self._ending.phase is not Phase.RUNNING or not job.slots.wanting(now) or self._gang.away_s(now):
             self._starving_since = None
         elif self._starving_since is None:
             self._starving_since = now

@@ -6,6 +6,7 @@ from scheduler import actions as act
 from scheduler import events as ev
 from scheduler import refusals
 from scheduler.ending import Ending, Phase
+from scheduler.gang import GIVEN_BACK
 from scheduler.job_state import JobState
 from scheduler.slots import Slot, Task
 
@@ -143,6 +144,8 @@ class Supervision:
         job.slots.vacate(slot, now, job.patience, counts and running)
         if not running:
             return
+        if task.leaving == GIVEN_BACK:
+            return  # said of all at once
         if task.leaving:
             then = "; a new one starts elsewhere" if slot.open else ""
             job.note(f"{slot.name} has left {task.hostname}: {task.leaving}{then}")
