@@ -18,7 +18,7 @@ GIVEN_BACK = "the job gives back what it holds"  #: why its tasks leave
 
 
 class Gang:
-    """Part of the framework's state machine. Its random numbers come from the job's id: the same job, the same times."""
+    """Part of the framework's state machine. Its random numbers come from the job's id: the same job, the same ones."""
 
     def __init__(self, job: JobState, ending: Ending) -> None:
         self._job = job

@@ -63,12 +63,14 @@ class Launching:
                 job.do(act.Decline(offer.offer_ids, avoid_s))
             else:
                 usable.append(offer)
-        wants = job.slots.wants(now, most=self._room(usable))
-        placed = ((slot.role, task.attributes) for slot, task in job.slots.tasks()) if plan.constraints else ()
-        census = Census(plan.constraints, placed)
-        needs = {want.need for want in wants}
+        needs = job.slots.needs()
         kinds = (False, True) if plan.revocable else (False,)
         fitting = [o for o in usable if any(o.resources.fits(need, kind) for need in needs for kind in kinds)]
+        if not fitting:  # as long as the job would take more than there is room for, most offers are too small
+            return usable
+        wants = job.slots.wants(now, most=self._room(fitting))
+        placed = ((slot.role, task.attributes) for slot, task in job.slots.tasks()) if plan.constraints else ()
+        census = Census(plan.constraints, placed)
         running = self._occupancy(fitting)
         placements = place(wants, fitting, plan.executor_need, running, census, plan.pack, plan.revocable)
         for placement in placements:

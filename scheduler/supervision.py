@@ -117,7 +117,7 @@ class Supervision:
         had_mb = job.slots.need(slot).mem_mb
         text = f"killed for want of memory, of which it had {had_mb:g} MB"
         if job.plan.mem_retry > 1 and not self._ending.begun:
-            slot.mem_factor *= job.plan.mem_retry
+            job.slots.give_memory(slot, slot.mem_factor * job.plan.mem_retry)
             text += f"; the next one gets {job.slots.need(slot).mem_mb:g} MB"
         elif slot.role == "worker":
             text += " (give more with --mem-per-worker, or let it grow with --mem-retry)"

@@ -146,7 +146,9 @@ def test_two_jobs_that_each_hold_half_both_get_their_turn(seed):
 
 
 def test_without_giving_back_they_wait_for_ever():
-    cluster = Shared(Patience(gang_hold_s=float("inf"), gang_max_s=float("inf")), "red", "blue", workers=6, min_workers=6)
+    cluster = Shared(
+        Patience(gang_hold_s=float("inf"), gang_max_s=float("inf")), "red", "blue", workers=6, min_workers=6
+    )
     cluster.run(600)
     assert not cluster.began
 
@@ -159,7 +161,7 @@ def test_three_jobs_too():
 
 
 def waiting(**changes):
-    """A job that has the server and two of four workers; the times at which it gives them back and takes offers again."""
+    """A job that has the server and two of four workers."""
     h = Harness(Patience(starving_s=1e9), **{"workers": 4, "min_workers": 4, **changes})
     h.send(ev.Subscribed("fw"))
     h.offer("a", cpus=2.7)
