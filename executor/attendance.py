@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer, LeaseRevoked
 from executor.parameter_inbox import ParameterInbox
 from executor.session import CONNECT_TIMEOUT_S, Connection, Session, SessionClosed
-from executor.shared_memory import SharedPool
+from executor.shared_memory import SHARING_WAYS, SharedPool
 from executor.step_plan import slice_bounds
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Grant, Header, LeaseRequest, MetricSums, Push, Refusal, Renew, Scores, Times, Want
@@ -77,8 +78,9 @@ class Attendance:
         parameters = worker.job.parameters
         self._bounds = [slice_bounds(parameters, len(self._servers), k) for k in range(len(self._servers))]
         size = min(SHARED_GRADIENTS * 4 * parameters, MAX_SHARED_BYTES)
-        self._pool = SharedPool(size) if worker.way != "tcp" else None
+        self._pool = SharedPool(size) if worker.way in SHARING_WAYS else None
         self._inbox = ParameterInbox(self._bounds)
+        self._in_hand = False  # the parameters of a lease are all there, and it has not been computed yet
         self._loaded = False  # something was, that the computer does not use yet
         self._sessions: list[Session] = []
         self._grants: asyncio.Queue[Grant] = asyncio.Queue()
@@ -99,7 +101,8 @@ class Attendance:
         async with AsyncExitStack() as stack:
             for server in self._servers:
                 self._sessions.append(await stack.enter_async_context(self._worker.connect(server)))
-            for session in self._sessions:
+            for k, session in enumerate(self._sessions):
+                session.channel.place = partial(self._place, k)
                 session.send(self._worker.join(self._attempt))
                 if self._pool is not None:
                     session.offer(self._pool)
@@ -126,9 +129,11 @@ class Attendance:
                 case "revoke":
                     self._revoked = self._granted
                 case "parameters":
-                    self._inbox.take(server, header.parameters, payload)
-                    if not self._worker.is_computing:
-                        self._load()
+                    home: object = self._worker.computer.parameters
+                    placed = payload.obj is home
+                    self._inbox.take(server, header.parameters, payload, placed)
+                    self._loaded = self._loaded or placed
+                    self._load_unless_used()
                     self._arrived.set()
                 case "refusal" if header.refusal.code == Refusal.STALE_STEP:
                     logger.info("step %d was done by another worker", header.refusal.step)
@@ -137,6 +142,23 @@ class Attendance:
                 case other:
                     raise FrameError(f"server {server} sent {other}")
             del header, payload  # of which nothing is to be kept in memory until the next frame comes
+
+    def _place(self, server: int, header: Header, size: int) -> memoryview | None:
+        """Parameters that nothing computes with are received where they belong."""
+        if self._in_use or header.attempt != self._attempt or not header.HasField("parameters"):
+            return None
+        self._load()  # what came before must not be written over it later
+        begin = self._inbox.comes(server, header.parameters, size)
+        return self._worker.computer.parameters.data.cast("B")[4 * begin : 4 * begin + size]
+
+    @property
+    def _in_use(self) -> bool:
+        """Whether the parameters must not change: something is computed with them, or about to be."""
+        return self._in_hand or self._worker.is_computing
+
+    def _load_unless_used(self) -> None:
+        if not self._in_use:
+            self._load()
 
     def _load(self) -> None:
         """Moves what has arrived to where the computer has its parameters."""
@@ -165,6 +187,7 @@ class Attendance:
             try:
                 await (self._train(grant) if grant.kind == Grant.TRAIN else self._score(grant))
             except LeaseRevoked as revoked:
+                self._in_hand = False
                 logger.info("step %d was done by others: stopped %s", grant.step, revoked)
                 self._clock.computed()
                 for k in range(len(self._sessions)):
@@ -173,6 +196,8 @@ class Attendance:
 
     async def _score(self, grant: Grant) -> None:
         sums = await self._worker.compute(LeaseComputer.score, grant, self._progress(grant))
+        self._in_hand = False
+        self._load_unless_used()
         metrics = [MetricSums(values=values) for values in sums]
         scores = Scores(step=grant.step, index=grant.index, metrics=metrics, samples=grant.last - grant.first)
         self._sessions[0].send(Header(attempt=self._attempt, scores=scores))
@@ -195,21 +220,25 @@ class Attendance:
             self._arrived.clear()
             await self._arrived.wait()
         self._load()
-        self._loaded = False
+        self._loaded, self._in_hand = False, True
         await self._worker.compute(LeaseComputer.use_parameters)
 
     async def _obtain(self, version: int) -> bool:
         """Loads the parameters of `version`; False when the servers are past it."""
-        for server in self._inbox.missing(version):
-            self._sessions[server].send(Header(attempt=self._attempt, want=Want(version=version)))
-        while not self._inbox.has(version):
-            if self._inbox.is_past(version):
-                return False
-            self._arrived.clear()
-            await self._arrived.wait()
-        if self._worker.is_computing:  # a lease of the attempt before, with parameters that must not change meanwhile
+        while True:
+            for server in self._inbox.missing(version):
+                self._sessions[server].send(Header(attempt=self._attempt, want=Want(version=version)))
+            while not self._inbox.has(version):
+                if self._inbox.is_past(version):
+                    return False
+                self._arrived.clear()
+                await self._arrived.wait()
+            if not self._worker.is_computing:
+                break
+            # It is a lease of the attempt before. Until that is done, pieces of the next version may come.
             await self._worker.compute(LeaseComputer.use_parameters)
         self._load()
+        self._in_hand = True
         if self._loaded:
             self._loaded = False
             await self._worker.compute(LeaseComputer.use_parameters)
@@ -233,14 +262,12 @@ class Attendance:
         for k in range(len(self._sessions) if synchronous else 0):
             self._inbox.will_come(k, grant.step)
         value = await self._worker.compute(LeaseComputer.train, grant, self._progress(grant), final)
+        self._in_hand = False
         self._clock.computed()
         push.finish(
-            Push(
-                lease=True, loss=value.loss, samples=value.samples, digest=value.digest, times=self._clock.report()
-            )
+            Push(lease=True, loss=value.loss, samples=value.samples, digest=value.digest, times=self._clock.report())
         )
-        if not self._worker.is_computing:
-            self._load()  # what came meanwhile
+        self._load_unless_used()  # what came meanwhile
         for session in self._sessions:
             await session.flushed()
         self._clock.pushed()

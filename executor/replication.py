@@ -17,7 +17,7 @@ from executor.parameter_slice import ParameterSlice
 from executor.session import Connection, Session, SessionClosed
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Apply, Bookmark, Follow, Header, Holding, State, Totals
-from proto.frames import CHUNK_BYTES, FrameError, encode
+from proto.frames import CHUNK_BYTES, Frame, FrameError, frame
 
 RECONNECT_S = 0.3
 
@@ -127,7 +127,7 @@ class Replication:
             data = gradient.data.cast("B")
             for begin in range(0, len(data), CHUNK_BYTES):
                 step = Apply(step=held.version + 1, offset=4 * first + begin, bytes=4 * held.size)
-                session.send(Header(attempt=self._attempt, apply=step), data[begin : begin + CHUNK_BYTES])
+                session.send(Header(attempt=self._attempt, apply=step), data[begin : begin + CHUNK_BYTES], beside=True)
         gradients.clear()
 
     def advanced(self, held: ParameterSlice) -> None:
@@ -207,7 +207,7 @@ class Replication:
             step.bookmark.CopyFrom(bookmark)
         session.send(Header(attempt=self._attempt, apply=step))
 
-    def _state(self, held: ParameterSlice, bookmark: Bookmark | None) -> list[bytes]:
+    def _state(self, held: ParameterSlice, bookmark: Bookmark | None) -> list[Frame]:
         arrays = [held.parameters, *held.update.state.values()]
         whole = np.concatenate(arrays).data.cast("B")
         first = State(version=held.version, arrays=list(held.update.state), memory=json.dumps(held.update.memory))
@@ -221,7 +221,7 @@ class Replication:
             state = State(offset=begin, bytes=len(whole))
             if begin == 0:
                 state.MergeFrom(first)
-            frames.append(encode(Header(attempt=self._attempt, state=state), whole[begin : begin + CHUNK_BYTES]))
+            frames.append(frame(Header(attempt=self._attempt, state=state), whole[begin : begin + CHUNK_BYTES]))
         return frames
 
 

@@ -19,6 +19,7 @@ from compute.optim import ParameterUpdate
 from executor.arrival_slice import ArrivalSlice
 from executor.book_keeper import BookKeeper
 from executor.checkpointing import Checkpointing
+from executor.data_lane import LaneListener
 from executor.data_path import ParameterOutbox
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
@@ -27,7 +28,7 @@ from executor.reduction_tree import Node
 from executor.replica import Replica
 from executor.replication import Replication, totals_message
 from executor.session import Session, SessionClosed, authenticate
-from executor.shared_memory import SharedPool, way
+from executor.shared_memory import SHARING_WAYS, SharedPool, way
 from executor.step_plan import slice_bounds
 from executor.sum_message import encoded
 from proto import control_pb2 as control
@@ -85,7 +86,7 @@ class ParameterServer:
         self._replication = Replication(
             secret, tell_driver, lambda: self._held, self._marked, self._reached, moved=self._moved
         )
-        self._pool = SharedPool(SHARED_BYTES) if way() != "tcp" else None
+        self._pool = SharedPool(SHARED_BYTES) if way() in SHARING_WAYS else None
         self._outbox = ParameterOutbox(self._pool)
         self._keeper: BookKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -93,14 +94,19 @@ class ParameterServer:
         self._background: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._grpc = grpc.aio.server(options=grpc_options())
+        self._lanes: LaneListener | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
-    async def run(self, bind: str) -> None:
-        """Serves on `bind` (host:port) until cancelled.
+    async def run(self, bind: str, bind_lanes: str = "") -> None:
+        """Serves until cancelled.
+
+        Args:
+            bind: host:port.
+            bind_lanes: host:port for lanes; empty: there are none.
 
         Raises:
-            OSError: the port cannot be had; with another one it may go well.
+            OSError: a port cannot be had; with another one it may go well.
         """
         handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
         service, method = EXCHANGE_METHOD.strip("/").split("/")
@@ -110,12 +116,17 @@ class ParameterServer:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {bind}: {error}") from None
         await self._grpc.start()
+        if bind_lanes and way() != "grpc":
+            self._lanes = LaneListener(bind_lanes)
+            await self._lanes.start()
         try:
             await self._failed
         finally:
             if self._keeping is not None:
                 self._keeping.cancel()
             self._replication.stop()
+            if self._lanes is not None:
+                self._lanes.close()
             for session in list(self._sessions):
                 session.abort()
             await self._grpc.stop(GRACE_S)
@@ -211,6 +222,8 @@ class ParameterServer:
                 attempt, opened = header.attempt, body
                 if body not in ("restore", "join", "survey", "follow"):
                     raise FrameError(f"a stream begins with Join, Survey, Restore or Follow, not with {body}")
+                if body in ("join", "follow") and self._lanes is not None:
+                    session.offer_lane(self._lanes)
                 if body == "join":
                     await self._reached(attempt)
             if header.attempt < self._promised or header.attempt != attempt:

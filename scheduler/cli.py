@@ -78,8 +78,9 @@ cli.add_command(kill)
 @click.option("--sync", metavar="sync|ssp:S|async", help="Likewise. How gradients meet; only sync is reproducible.")
 @click.option("--compression", metavar="none|bf16|fp16|topk:RATIO|8bit|1bit", help="Likewise. Of gradients.")
 @click.option(
-    "--exchange", type=click.Choice(["auto", "tcp", "shm"]), default="auto", show_default=True,
-    help="How tensors travel between processes of one host: shared memory where they can, never, or nothing else.",
+    "--exchange", type=click.Choice(["auto", "shm", "tcp", "grpc"]), default="auto", show_default=True,
+    help="How tensors travel: by shared memory within a host and sockets between hosts (auto), by shared memory or not "
+    "at all (shm), by sockets everywhere (tcp), within the gRPC streams (grpc).",
 )
 @click.option("--python", default=sys.executable, help="Python interpreter on the agents. Default: this one.")
 @click.option("--driver-host", default="", help="Address of this machine that agents reach. Default: found out.")

@@ -11,7 +11,7 @@ from scheduler.resources import Need
 #: The executor beside its tasks; Mesos wants at least 0.01 cpus and 32 MB.
 EXECUTOR_NEED = Need(cpus=0.1, mem_mb=64)
 DEFAULT_WORKER_NEED = Need(cpus=1, mem_mb=1024)
-DEFAULT_SERVER_NEED = Need(cpus=0.5, mem_mb=512, ports=1)
+DEFAULT_SERVER_NEED = Need(cpus=0.5, mem_mb=512, ports=2)  # for gRPC and for lanes (executor/data_lane.py)
 
 FAILOVER_TIMEOUT_S = 7 * 24 * 3600.0
 

@@ -52,6 +52,7 @@ class TaskProcess:
     process: subprocess.Popen[bytes]
     address: str = ""
     log: Path = Path()
+    lanes: str = ""  # address
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -107,6 +108,7 @@ class ScriptedDriver:
         }  # fmt: skip
         if role != "worker":
             description["bind"] = f"127.0.0.1:{free_port()}"
+            description["bind_lanes"] = f"127.0.0.1:{free_port()}"
         log = self.directory / f"{task_id}.log"
         with open(log, "wb") as out:
             process = subprocess.Popen(
@@ -117,7 +119,9 @@ class ScriptedDriver:
         process.stdin.write(json.dumps(description).encode() + b"\n")
         process.stdin.flush()
         number = control.WORKER if role == "worker" else control.SERVER
-        task = TaskProcess(task_id, number, index, process, description.get("bind", ""), log)
+        task = TaskProcess(
+            task_id, number, index, process, description.get("bind", ""), log, description.get("bind_lanes", "")
+        )
         self.tasks[task_id] = task
         self._launched.set()
         return task
