@@ -122,7 +122,7 @@ class BookKeeper:
             holdings = [self._holding(), *(peer.holding for peer in self._peers if peer.holding is not None)]
             mark = self._old_bookmark()
             keep = mark is not None and fits(mark, holdings)
-            start, written = await self._order_restore(mark if keep else None)
+            start, written, untold = await self._order_restore(mark if keep else None)
             for peer in self._peers:
                 self._send_restore(peer)
             await self._restore(self._order_of(0))
@@ -136,12 +136,12 @@ class BookKeeper:
                 written=written,
             )
             self._book = book
+            self._act([Report(untold)])
             now = time.monotonic()
             for worker, (_, join) in self._workers.items():
                 self._act(book.worker_joined(worker, join.micro_batch_s, now, claim_of(join)))
             self._act(book.begin(now, validated=keep and mark is not None and mark.validated))
             if keep and mark is not None:
-                self._act([Report(mark.reports)])
                 self._go_on(book, newest_totals(holdings))
             for worker in self._ready:
                 self._act(book.lease_wanted(worker, now))
@@ -267,22 +267,22 @@ class BookKeeper:
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    async def _order_restore(self, mark: Bookmark | None) -> tuple[Resumable, set[int]]:
+    async def _order_restore(self, mark: Bookmark | None) -> tuple[Resumable, set[int], control.Progress]:
         """Decides what the servers begin with.
 
         Args:
             mark: where to go on; None: from a checkpoint, or from the beginning.
 
         Returns:
-            The state of the book, and the step of the newest checkpoint, if there is one.
+            The state of the book, the step of the newest checkpoint, if there is one, and what the driver may not know.
         """
-        url, start = await asyncio.to_thread(self._checkpoints.choose, self.attempt)
+        url, start, untold = await asyncio.to_thread(self._checkpoints.choose, self.attempt)
         newest = {start.step} if start.step else set()
         if mark is not None:
             self._order = Restore(servers=self._servers, keep=True)
-            return Resumable.of(mark.progress), newest
+            return Resumable.of(mark.progress), newest, mark.reports
         self._order = Restore(servers=self._servers, checkpoint=url)
-        return start, newest
+        return start, newest, untold
 
     def _order_of(self, index: int) -> Restore:
         order = Restore(index=index)
@@ -408,7 +408,7 @@ class BookKeeper:
     def _commit(self, step: int, wants_checkpoint: bool) -> None:
         order = Commit(step=step)
         if wants_checkpoint and self._book is not None:
-            order = self._checkpoints.order(step, self._book.resumable)
+            order = self._checkpoints.order(step, self._book.resumable, self._reported.all())
         for peer in self._peers:
             if peer.session is not None:
                 peer.session.send(Header(attempt=self.attempt, commit=order))

@@ -79,6 +79,7 @@ class ScriptedDriver:
     environment: dict[str, str] = field(default_factory=dict)
     attempt: int = 0
     steps: dict[int, list[control.StepReport]] = field(default_factory=dict)
+    told: list[control.Progress] = field(default_factory=list)  # all progress, as it came
     epochs: list[control.EpochReport] = field(default_factory=list)
     validations: list[control.ValidationReport] = field(default_factory=list)
     checkpoints: list[control.CheckpointReport] = field(default_factory=list)
@@ -217,6 +218,7 @@ class ScriptedDriver:
 
     def _take(self, message: control.TaskMessage) -> None:
         if message.HasField("progress"):
+            self.told.append(message.progress)
             for step in message.progress.steps:
                 self.steps.setdefault(step.step, []).append(step)
             self.epochs.extend(message.progress.epochs)
