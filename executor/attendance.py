@@ -15,6 +15,7 @@ from compute.compression.codec import Buffer, Vector
 from executor.gradient_push import GradientPush
 from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer, LeaseRevoked
+from executor.parameter_gate import ParameterGate, ParametersGone
 from executor.parameter_inbox import ParameterInbox
 from executor.session import CONNECT_TIMEOUT_S, Connection, Session, SessionClosed
 from executor.shared_memory import SharedPool
@@ -79,6 +80,7 @@ class Attendance:
         size = min(SHARED_GRADIENTS * 4 * parameters, MAX_SHARED_BYTES)
         self._pool = SharedPool(size) if worker.way != "tcp" else None
         self._inbox = ParameterInbox(self._bounds)
+        self._gate: ParameterGate | None = None  # for a lease that begins before all of its parameters are there
         self._loaded = False  # something was, that the computer does not use yet
         self._sessions: list[Session] = []
         self._grants: asyncio.Queue[Grant] = asyncio.Queue()
@@ -114,8 +116,9 @@ class Attendance:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _request_lease(self, done: int = 0) -> None:
-        self._sessions[0].send(Header(attempt=self._attempt, lease_request=LeaseRequest(done=done)))
+    def _request_lease(self, done: int = 0, computed_s: float = 0.0) -> None:
+        request = LeaseRequest(done=done, computed_s=computed_s)
+        self._sessions[0].send(Header(attempt=self._attempt, lease_request=request))
 
     async def _read(self, server: int) -> None:
         async for header, payload in self._sessions[server].frames():
@@ -127,7 +130,9 @@ class Attendance:
                     self._revoked = self._granted
                 case "parameters":
                     self._inbox.take(server, header.parameters, payload)
-                    if not self._worker.is_computing:
+                    if self._gate is not None:
+                        self._take_late(self._gate, server, header.parameters.version, len(payload))
+                    elif not self._worker.is_computing:
                         self._load()
                     self._arrived.set()
                 case "refusal" if header.refusal.code == Refusal.STALE_STEP:
@@ -145,6 +150,18 @@ class Attendance:
             self._worker.computer.load_pieces(waiting)
             waiting.clear()
             self._loaded = True
+
+    def _take_late(self, gate: ParameterGate, server: int, version: int, size: int) -> None:
+        """While a lease's gate is open: moves what came last to its place, if it is for this lease or older."""
+        if version > gate.version:
+            if gate.lacks(*self._bounds[server]):
+                gate.give_up()  # the server is past it
+        elif size:
+            offset, data = self._inbox.waiting.pop()
+            self._worker.computer.load_pieces([(offset, data)])  # where nobody reads before the gate says so
+            self._loaded = True
+            if version == gate.version:
+                gate.arrived(offset, offset + size // 4)
 
     async def _work(self) -> None:
         if self._worker.way == "shm":
@@ -164,12 +181,12 @@ class Attendance:
                 continue
             try:
                 await (self._train(grant) if grant.kind == Grant.TRAIN else self._score(grant))
-            except LeaseRevoked as revoked:
+            except (LeaseRevoked, ParametersGone) as revoked:
                 logger.info("step %d was done by others: stopped %s", grant.step, revoked)
-                self._clock.computed()
+                computed_s = self._clock.computed()
                 for k in range(len(self._sessions)):
                     self._inbox.will_come(k, -1)  # the push that should have asked for it was not sent to its end
-                self._request_lease(revoked.done)
+                self._request_lease(revoked.done if isinstance(revoked, LeaseRevoked) else 0, computed_s)
 
     async def _score(self, grant: Grant) -> None:
         sums = await self._worker.compute(LeaseComputer.score, grant, self._progress(grant))
@@ -182,7 +199,7 @@ class Attendance:
         if grant.kind == Grant.VALIDATE:
             return await self._obtain(grant.step)
         if self._worker.job.sync.synchronous:
-            return await self._obtain(grant.step - 1)
+            return self._begin_early(grant.step - 1) or await self._obtain(grant.step - 1)
         await self._obtain_newest(grant.version)
         return True
 
@@ -197,6 +214,14 @@ class Attendance:
         self._load()
         self._loaded = False
         await self._worker.compute(LeaseComputer.use_parameters)
+
+    def _begin_early(self, version: int) -> bool:
+        """Whether a lease may begin although not all of its parameters have come: they are all on their way."""
+        if self._worker.is_computing or not self._inbox.comes(version):
+            return False
+        self._load()
+        self._gate = ParameterGate(version, self._inbox.lacking(version))
+        return True
 
     async def _obtain(self, version: int) -> bool:
         """Loads the parameters of `version`; False when the servers are past it."""
@@ -232,13 +257,21 @@ class Attendance:
 
         for k in range(len(self._sessions) if synchronous else 0):
             self._inbox.will_come(k, grant.step)
-        value = await self._worker.compute(LeaseComputer.train, grant, self._progress(grant), final)
-        self._clock.computed()
-        push.finish(
-            Push(
-                lease=True, loss=value.loss, samples=value.samples, digest=value.digest, times=self._clock.report()
-            )
-        )
+        gate = self._gate
+        try:
+            if gate is not None:
+                self._loaded = False
+                await self._worker.compute(LeaseComputer.use_parameters)
+            needed = gate.needed if gate is not None else None
+            value = await self._worker.compute(LeaseComputer.train, grant, self._progress(grant), final, needed)
+        finally:
+            if gate is not None:
+                gate.give_up()  # or, if this attendance ends, the computing thread would wait for ever
+                self._gate = None
+        computed_s = self._clock.computed()
+        ending = Push(lease=True, loss=value.loss, samples=value.samples, digest=value.digest, computed_s=computed_s)
+        ending.times.CopyFrom(self._clock.report())
+        push.finish(ending)
         if not self._worker.is_computing:
             self._load()  # what came meanwhile
         for session in self._sessions:
@@ -269,7 +302,7 @@ class _Clock:
 
     def __init__(self, computer: LeaseComputer) -> None:
         self._computer = computer
-        self._computer_s = (computer.data_s, computer.compute_s)
+        self._computer_s = (computer.data_s, computer.compute_s, computer.pull_s)
         self._since = time.monotonic()
         self._times = Times()
 
@@ -286,13 +319,16 @@ class _Clock:
         """Until now, for parameters."""
         self._times.pull += self._lap()
 
-    def computed(self) -> None:
-        """Until now it computed."""
-        computer, (data, compute) = self._computer, self._computer_s
-        self._computer_s = (computer.data_s, computer.compute_s)
-        self._times.data += computer.data_s - data
-        self._times.compute += computer.compute_s - compute
-        self._times.wait += max(self._lap() - (computer.data_s - data) - (computer.compute_s - compute), 0.0)
+    def computed(self) -> float:
+        """Until now it computed; seconds of that, and of waiting for data."""
+        computer, before = self._computer, self._computer_s
+        self._computer_s = (computer.data_s, computer.compute_s, computer.pull_s)
+        data, compute, pull = (now - then for now, then in zip(self._computer_s, before, strict=True))
+        self._times.data += data
+        self._times.compute += compute
+        self._times.pull += pull
+        self._times.wait += max(self._lap() - data - compute - pull, 0.0)
+        return data + compute
 
     def pushed(self) -> None:
         """Until now it pushed."""

@@ -242,7 +242,7 @@ class ParameterServer:
                 case "want":
                     self._outbox.want(session, header.want.version, self._held, again=True)
                 case "lease_request" if self._keeper is not None:
-                    self._keeper.lease_wanted(session.peer, header.lease_request.done)
+                    self._keeper.lease_wanted(session.peer, header.lease_request)
                 case "renew" if self._keeper is not None:
                     self._keeper.renewed(session.peer)
                 case "scores" if self._keeper is not None:
@@ -401,7 +401,7 @@ class ParameterServer:
             return
         self._keeper.timed(session.peer, push.times)
         # Even if stale here: it may have been pushed again for another server's sake.
-        self._keeper.pushed(session.peer, push.step, node)
+        self._keeper.pushed(session.peer, push.step, node, push.computed_s)
         if push.lease:
             self._keeper.lease_wanted(session.peer)
 
