@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,10 +19,22 @@ from executor.lease_computer import LeaseComputer, LeaseRevoked
 from executor.parameter_gate import ParameterGate, ParametersGone
 from executor.parameter_inbox import ParameterInbox
 from executor.session import CONNECT_TIMEOUT_S, Connection, Session, SessionClosed
-from executor.shared_memory import SharedPool
+from executor.shared_memory import SHARING_WAYS, SharedPool
 from executor.step_plan import slice_bounds
 from proto import control_pb2 as control
-from proto.exchange_pb2 import Grant, Header, LeaseRequest, MetricSums, Push, Refusal, Renew, Scores, Times, Want
+from proto.exchange_pb2 import (
+    Grant,
+    Header,
+    LeaseRequest,
+    MetricSums,
+    Parameters,
+    Push,
+    Refusal,
+    Renew,
+    Scores,
+    Times,
+    Want,
+)
 from proto.frames import FrameError
 
 MAX_SHARED_BYTES = 512 << 20
@@ -78,9 +91,10 @@ class Attendance:
         parameters = worker.job.parameters
         self._bounds = [slice_bounds(parameters, len(self._servers), k) for k in range(len(self._servers))]
         size = min(SHARED_GRADIENTS * 4 * parameters, MAX_SHARED_BYTES)
-        self._pool = SharedPool(size) if worker.way != "tcp" else None
+        self._pool = SharedPool(size) if worker.way in SHARING_WAYS else None
         self._inbox = ParameterInbox(self._bounds)
         self._gate: ParameterGate | None = None  # for a lease that begins before all of its parameters are there
+        self._in_hand = False  # the parameters of a lease are all there, and it has not been computed yet
         self._loaded = False  # something was, that the computer does not use yet
         self._sessions: list[Session] = []
         self._grants: asyncio.Queue[Grant] = asyncio.Queue()
@@ -101,7 +115,8 @@ class Attendance:
         async with AsyncExitStack() as stack:
             for server in self._servers:
                 self._sessions.append(await stack.enter_async_context(self._worker.connect(server)))
-            for session in self._sessions:
+            for k, session in enumerate(self._sessions):
+                session.channel.place = partial(self._place, k)
                 session.send(self._worker.join(self._attempt))
                 if self._pool is not None:
                     session.offer(self._pool)
@@ -129,11 +144,14 @@ class Attendance:
                 case "revoke":
                     self._revoked = self._granted
                 case "parameters":
-                    self._inbox.take(server, header.parameters, payload)
+                    home: object = self._worker.computer.parameters
+                    placed = payload.obj is home
+                    self._inbox.take(server, header.parameters, payload, placed)
+                    self._loaded = self._loaded or placed
                     if self._gate is not None:
-                        self._take_late(self._gate, server, header.parameters.version, len(payload))
-                    elif not self._worker.is_computing:
-                        self._load()
+                        self._take_late(self._gate, server, header.parameters, len(payload), placed)
+                    else:
+                        self._load_unless_used()
                     self._arrived.set()
                 case "refusal" if header.refusal.code == Refusal.STALE_STEP:
                     logger.info("step %d was done by another worker", header.refusal.step)
@@ -143,6 +161,26 @@ class Attendance:
                     raise FrameError(f"server {server} sent {other}")
             del header, payload  # of which nothing is to be kept in memory until the next frame comes
 
+    def _place(self, server: int, header: Header, size: int) -> memoryview | None:
+        """Parameters that nothing computes with, or not yet, are received where they belong."""
+        if header.attempt != self._attempt or not header.HasField("parameters"):
+            return None
+        if self._gate is None or header.parameters.version != self._gate.version:
+            if self._in_use:
+                return None
+            self._load()  # what came before must not be written over it later
+        begin = self._inbox.comes(server, header.parameters, size)
+        return self._worker.computer.parameters.data.cast("B")[4 * begin : 4 * begin + size]
+
+    @property
+    def _in_use(self) -> bool:
+        """Whether the parameters must not change: something is computed with them, or about to be."""
+        return self._in_hand or self._worker.is_computing
+
+    def _load_unless_used(self) -> None:
+        if not self._in_use:
+            self._load()
+
     def _load(self) -> None:
         """Moves what has arrived to where the computer has its parameters."""
         waiting = self._inbox.waiting
@@ -151,17 +189,19 @@ class Attendance:
             waiting.clear()
             self._loaded = True
 
-    def _take_late(self, gate: ParameterGate, server: int, version: int, size: int) -> None:
-        """While a lease's gate is open: moves what came last to its place, if it is for this lease or older."""
-        if version > gate.version:
-            if gate.lacks(*self._bounds[server]):
+    def _take_late(self, gate: ParameterGate, server: int, message: Parameters, size: int, placed: bool) -> None:
+        """While a lease has a gate: moves what came last to its place, if it is of the lease's version or older."""
+        begin, end = self._bounds[server]
+        if message.version > gate.version:
+            if gate.lacks(begin, end):
                 gate.give_up()  # the server is past it
         elif size:
-            offset, data = self._inbox.waiting.pop()
-            self._worker.computer.load_pieces([(offset, data)])  # where nobody reads before the gate says so
-            self._loaded = True
-            if version == gate.version:
-                gate.arrived(offset, offset + size // 4)
+            if not placed:
+                self._worker.computer.load_pieces([self._inbox.waiting.pop()])  # nobody reads there yet
+                self._loaded = True
+            if message.version == gate.version:
+                first = begin + message.offset // 4
+                gate.arrived(first, first + size // 4)
 
     async def _work(self) -> None:
         if self._worker.way == "shm":
@@ -182,6 +222,7 @@ class Attendance:
             try:
                 await (self._train(grant) if grant.kind == Grant.TRAIN else self._score(grant))
             except (LeaseRevoked, ParametersGone) as revoked:
+                self._in_hand = False
                 logger.info("step %d was done by others: stopped %s", grant.step, revoked)
                 computed_s = self._clock.computed()
                 for k in range(len(self._sessions)):
@@ -190,6 +231,8 @@ class Attendance:
 
     async def _score(self, grant: Grant) -> None:
         sums = await self._worker.compute(LeaseComputer.score, grant, self._progress(grant))
+        self._in_hand = False
+        self._load_unless_used()
         metrics = [MetricSums(values=values) for values in sums]
         scores = Scores(step=grant.step, index=grant.index, metrics=metrics, samples=grant.last - grant.first)
         self._sessions[0].send(Header(attempt=self._attempt, scores=scores))
@@ -212,29 +255,34 @@ class Attendance:
             self._arrived.clear()
             await self._arrived.wait()
         self._load()
-        self._loaded = False
+        self._loaded, self._in_hand = False, True
         await self._worker.compute(LeaseComputer.use_parameters)
 
     def _begin_early(self, version: int) -> bool:
         """Whether a lease may begin although not all of its parameters have come: they are all on their way."""
-        if self._worker.is_computing or not self._inbox.comes(version):
+        if self._worker.is_computing or not self._inbox.on_the_way(version):
             return False
         self._load()
+        self._in_hand = True
         self._gate = ParameterGate(version, self._inbox.lacking(version))
         return True
 
     async def _obtain(self, version: int) -> bool:
         """Loads the parameters of `version`; False when the servers are past it."""
-        for server in self._inbox.missing(version):
-            self._sessions[server].send(Header(attempt=self._attempt, want=Want(version=version)))
-        while not self._inbox.has(version):
-            if self._inbox.is_past(version):
-                return False
-            self._arrived.clear()
-            await self._arrived.wait()
-        if self._worker.is_computing:  # a lease of the attempt before, with parameters that must not change meanwhile
+        while True:
+            for server in self._inbox.missing(version):
+                self._sessions[server].send(Header(attempt=self._attempt, want=Want(version=version)))
+            while not self._inbox.has(version):
+                if self._inbox.is_past(version):
+                    return False
+                self._arrived.clear()
+                await self._arrived.wait()
+            if not self._worker.is_computing:
+                break
+            # It is a lease of the attempt before. Until that is done, pieces of the next version may come.
             await self._worker.compute(LeaseComputer.use_parameters)
         self._load()
+        self._in_hand = True
         if self._loaded:
             self._loaded = False
             await self._worker.compute(LeaseComputer.use_parameters)
@@ -268,12 +316,12 @@ class Attendance:
             if gate is not None:
                 gate.give_up()  # or, if this attendance ends, the computing thread would wait for ever
                 self._gate = None
+        self._in_hand = False
         computed_s = self._clock.computed()
         ending = Push(lease=True, loss=value.loss, samples=value.samples, digest=value.digest, computed_s=computed_s)
         ending.times.CopyFrom(self._clock.report())
         push.finish(ending)
-        if not self._worker.is_computing:
-            self._load()  # what came meanwhile
+        self._load_unless_used()  # what came meanwhile
         for session in self._sessions:
             await session.flushed()
         self._clock.pushed()

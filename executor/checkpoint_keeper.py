@@ -36,27 +36,30 @@ class CheckpointKeeper:
         self._written = written
         self._failed = failed
         self._orders: dict[int, Commit] = {}  # checkpoints that are not complete yet: what was ordered,
-        self._progress_at: dict[int, Resumable] = {}  # the book's state at that step,
+        self._progress_at: dict[int, tuple[Resumable, control.Progress]] = {}  # the book's state at that step,
         self._parts: dict[int, dict[int, Part]] = {}  # and the parts that came back, by server
         self._completions: set[asyncio.Task[None]] = set()
         self._completing = asyncio.Lock()  # one manifest after the other, in the order of the steps
         self._pruner = Pruner(job.message.checkpoint_url, job.spec.retention)
         self._number = 0  # of the last checkpoint
 
-    def choose(self, attempt: int) -> tuple[str, Resumable]:
+    def choose(self, attempt: int) -> tuple[str, Resumable, control.Progress]:
         """Where to begin: the newest checkpoint of this job, or of the one it resumes. Reads files.
+
+        Returns:
+            Its URL, the book's state, and what the driver may not know of this job, as those who told it have died.
 
         Raises:
             InputError: there is none to resume, one that is not wanted, or one of another job.
         """
         message = self._job.message
         if not message.checkpoint_url:
-            return "", Resumable()
+            return "", Resumable(), control.Progress()
         url = checkpoint.newest(message.checkpoint_url)
         if url is None:
             if message.resume:
                 raise InputError(f"nothing to resume: no complete checkpoint in {message.checkpoint_url}")
-            return "", Resumable()
+            return "", Resumable(), control.Progress()
         manifest = checkpoint.read_manifest(url)
         if attempt == 1 and not message.resume:
             raise InputError(
@@ -66,14 +69,22 @@ class CheckpointKeeper:
         job = self._job
         checkpoint.check(url, manifest, job.fingerprint, job.parameters, job.training_constants)
         self._number = manifest.number
-        return url, Resumable.of(manifest.progress)
+        untold = control.Progress()
+        if attempt > 1:
+            untold.MergeFrom(manifest.reports)
+            untold.checkpoints.add(step=manifest.step, path=url)
+        return url, Resumable.of(manifest.progress), untold
 
-    def order(self, step: int, progress: Resumable) -> Commit:
-        """Begins a checkpoint; returns what the servers are to be told."""
+    def order(self, step: int, progress: Resumable, reports: control.Progress) -> Commit:
+        """Begins a checkpoint; returns what the servers are to be told.
+
+        Args:
+            reports: what the driver was told lately.
+        """
         order = Commit(step=step, checkpoint=checkpoint.step_url(self._job.message.checkpoint_url, step))
         self._orders[step] = order
         self._parts[step] = {}
-        self._progress_at[step] = progress
+        self._progress_at[step] = (progress, reports)
         return order
 
     def orders_to(self, server: int) -> list[Commit]:
@@ -100,7 +111,7 @@ class CheckpointKeeper:
         order = self._orders.pop(step, None)
         if parts is None or order is None:
             return
-        job = self._job
+        job, (progress, reports) = self._job, self._progress_at.pop(step)
         if len({part.memory for part in parts.values()}) != 1:
             summary = f"the servers' optimizers came to different decisions at step {step}"
             self._failed(control.Failure.INTERNAL, summary)
@@ -111,7 +122,8 @@ class CheckpointKeeper:
             fingerprint=job.fingerprint,
             parameters=job.parameters,
             training=job.training_constants,
-            progress=self._progress_at.pop(step).message(),
+            progress=progress.message(),
+            reports=reports,
             parts=[part.file for part in sorted(parts.values(), key=lambda part: (part.file.begin, part.file.end))],
             optimizers=job.optimizer_kinds,
             memory=next(iter(parts.values())).memory,

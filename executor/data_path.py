@@ -1,5 +1,7 @@
 """The tensors' way out of a server: versions of the parameters, kept and sent piece by piece."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from executor.pieces import PIECE, piece_bounds, piece_count, runs
 from executor.session import Session
 from executor.shared_memory import Block, SharedPool
 from proto.exchange_pb2 import Header, Parameters
-from proto.frames import decode, encode
+from proto.frames import Frame, frame
 
 LONGEST_RUN = 1 << 20
 """Pieces that one frame may carry whose payload lies in shared memory."""
@@ -25,7 +27,7 @@ class _Image:
         self.version = version
         self._attempt = attempt
         self.size = size
-        self._frames: dict[int, bytes] = {}  # of the pieces, for those that get them over a socket; made once for all
+        self._frames: dict[int, Frame] = {}  # of the pieces, for those that get them over a socket; made once for all
         large = 4 * size >= SHARED_FROM_BYTES
         self._block: Block | None = pool.take(4 * size) if pool is not None and large else None
         self.pieces: set[int] = set()
@@ -42,7 +44,7 @@ class _Image:
             if self._block is not None:
                 self._block.data[4 * begin : 4 * end] = data[4 * begin : 4 * end]
             else:
-                self._frames[index] = encode(self._header(begin), data[4 * begin : 4 * end])
+                self._frames[index] = self._made(begin, parameters[begin:end])
         self.pieces.update(pieces)
 
     def send(self, session: Session, pieces: list[int]) -> None:
@@ -59,20 +61,23 @@ class _Image:
     def readdress(self, attempt: int) -> None:
         """It goes on to be sent in another attempt."""
         self._attempt = attempt
-        for index, frame in self._frames.items():
-            self._frames[index] = encode(self._header(piece_bounds(self.size, index)[0]), decode(frame)[1])
+        for index, made in self._frames.items():
+            self._frames[index] = frame(self._header(piece_bounds(self.size, index)[0]), made.payload)
 
     def drop(self) -> None:
         """It will not be sent any more."""
         if self._block is not None:
             self._block.drop()
 
-    def _frame(self, index: int) -> bytes:
-        frame = self._frames.get(index)
-        if frame is None and self._block is not None:
+    def _frame(self, index: int) -> Frame:
+        if index not in self._frames and self._block is not None:
             begin, end = piece_bounds(self.size, index)
-            frame = self._frames[index] = encode(self._header(begin), self._block.data[4 * begin : 4 * end].data)
-        return frame or b""
+            self._frames[index] = self._made(begin, self._block.data[4 * begin : 4 * end])
+        return self._frames[index]
+
+    def _made(self, begin: int, values: NDArray[Any]) -> Frame:
+        """With a copy of the values: they do not stay where they are."""
+        return frame(self._header(begin), values.copy().data.cast("B"))
 
     def _header(self, begin: int) -> Header:
         parameters = Parameters(version=self.version, offset=4 * begin, bytes=4 * self.size)

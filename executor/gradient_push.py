@@ -77,7 +77,7 @@ class GradientPush:
             if server == 0:
                 end.MergeFrom(ending)
             if kept is None:
-                self._sessions[server].send(self._header(server, 0, end))
+                self._sessions[server].send(self._header(server, 0, end), beside=True)
             else:
                 self._send(server, kept, range(1), end)
 

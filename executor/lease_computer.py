@@ -74,6 +74,11 @@ class LeaseComputer:
             values = np.frombuffer(data, dtype="<f4")
             self._program.parameters[offset : offset + values.size] = values
 
+    @property
+    def parameters(self) -> NDArray[np.float32]:
+        """Of the network, (parameters,): where `load_pieces` puts them. Likewise."""
+        return self._program.parameters
+
     def use_parameters(self) -> None:
         """After `load_pieces`, before anything is computed."""
         self._program.parameters_changed()

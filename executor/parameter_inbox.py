@@ -1,5 +1,6 @@
 """The parameters as they arrive at a worker, piece by piece from every server."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from executor.pieces import piece_bounds, piece_count, whole_pieces
@@ -46,24 +47,47 @@ class ParameterInbox:
         """This version was asked for along with something else."""
         self._slices[server].wanted = version
 
-    def take(self, server: int, message: Parameters, payload: memoryview) -> None:
-        """Takes a frame.
+    def comes(self, server: int, message: Parameters, size: int) -> int:
+        """A frame with `size` bytes of payload begins to be received where its parameters belong.
+
+        Returns:
+            The first of them, in elements of the flat vector.
 
         Raises:
             FrameError: it is not of this slice.
         """
         part = self._slices[server]
-        begin, end = message.offset // 4, (message.offset + len(payload)) // 4
-        pieces = whole_pieces(part.size, begin, end) if part.size else ()
-        if message.bytes != 4 * part.size or message.offset % 4 or len(payload) % 4 or pieces is None:
-            raise FrameError(f"{len(payload)} of {message.bytes} bytes at {message.offset} of {4 * part.size}")
+        begin, _ = self._pieces(part, message, size)
+        if message.version != part.version:
+            part.version, part.received = message.version, set()
+        return part.begin + begin
+
+    def take(self, server: int, message: Parameters, payload: memoryview, placed: bool = False) -> None:
+        """Takes a frame.
+
+        Args:
+            placed: it was received where it belongs, as `comes` has said.
+
+        Raises:
+            FrameError: it is not of this slice.
+        """
+        part = self._slices[server]
+        begin, pieces = self._pieces(part, message, len(payload))
         if message.version != part.version:
             part.version, part.received = message.version, set()
         part.received.update(pieces)
         if part.complete and part.wanted <= part.version:
             part.wanted = -1
-        if len(payload):
+        if len(payload) and not placed:
             self.waiting.append((part.begin + begin, payload))
+
+    def _pieces(self, part: _Slice, message: Parameters, size: int) -> tuple[int, Iterable[int]]:
+        """First element within the slice, and the pieces."""
+        begin, end = message.offset // 4, (message.offset + size) // 4
+        pieces = whole_pieces(part.size, begin, end) if part.size else ()
+        if message.bytes != 4 * part.size or message.offset % 4 or size % 4 or pieces is None:
+            raise FrameError(f"{size} of {message.bytes} bytes at {message.offset} of {4 * part.size}")
+        return begin, pieces
 
     def missing(self, version: int) -> list[int]:
         """The servers that have to be asked for this version; they are taken to be asked now."""
@@ -74,7 +98,7 @@ class ParameterInbox:
                 asked.append(server)
         return asked
 
-    def comes(self, version: int) -> bool:
+    def on_the_way(self, version: int) -> bool:
         """Whether all that is missing of this version, if anything is, was asked for."""
         parts = self._slices
         return not self.has(version) and all(version in (p.wanted, p.version if p.complete else -1) for p in parts)

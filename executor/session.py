@@ -11,9 +11,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from executor.shared_memory import Block, CannotShare, MappedSegment, SharedPool
+from executor.channel import Channel, ChannelClosed
+from executor.data_lane import LaneListener
+from executor.shared_memory import Block, CannotShare, MappedSegment, SharedPool, way
 from proto.exchange_pb2 import Attached, Header, Refusal, Segment, Shared
-from proto.frames import EXCHANGE_METHOD, SECRET_KEY, FrameError, decode, encode, grpc_options
+from proto.frames import CHUNK_BYTES, EXCHANGE_METHOD, SECRET_KEY, Frame, FrameError, grpc_options
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_QUEUED_BYTES = 1 << 30  # a peer that lets more than this pile up is cut off
@@ -30,24 +32,28 @@ class SessionClosed(ConnectionError):
 class Session:
     """Sends frames in order without waiting, receives them one by one.
 
-    Payloads of `send_tensor` travel in shared memory if a pool was offered and the other side could open it.
+    Blocks travel in shared memory if a pool was offered and the other side could open it; they and tensors go over the
+    lane beside the stream, where there is one.
 
     Attributes:
         peer: who is at the other end, for logs and for the lease book.
         closed: nothing more will be sent.
+        channel: what frames go over.
     """
 
-    def __init__(self, stream: Any, peer: str) -> None:
+    def __init__(self, stream: Any, peer: str, lane_host: str = "") -> None:
         """
         Args:
-            stream: grpc.aio's ServicerContext or StreamStreamCall: both have read() and write().
+            stream: grpc.aio's ServicerContext or StreamStreamCall.
             peer: name of the other end.
+            lane_host: where the other end may open lanes; empty: none are wanted.
         """
         self.peer = peer
         self.closed = False
         self._stream = stream
+        self.channel = Channel(stream, peer, lane_host)
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[bytes | tuple[Header, memoryview]] = deque()
+        self._queue: deque[Frame | tuple[Header, bytes | memoryview, bool]] = deque()
         self._queued_bytes = 0
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
@@ -70,19 +76,29 @@ class Session:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def send(self, header: Header, payload: bytes | memoryview = b"") -> None:
-        """Queues one frame, which says along the way what has been released."""
-        header.released.extend(self._released.popleft() for _ in range(len(self._released)))
-        self.send_frames((encode(header, payload),))
+    def offer_lane(self, listener: LaneListener) -> None:
+        """Lets the other end open a lane."""
+        self.send(self.channel.offer_lane(listener))
 
-    def send_frames(self, frames: Iterable[bytes]) -> None:
-        """Queues frames; after the stream broke they are dropped, for the receiver learns of that by itself."""
+    def send(self, header: Header, payload: bytes | memoryview = b"", beside: bool = False) -> None:
+        """Queues one frame, which says along the way what has been released.
+
+        Args:
+            beside: it has to do with tensors, and goes over the lane if there is one.
+        """
+        if len(payload) > CHUNK_BYTES:
+            raise ValueError(f"payload of {len(payload)} bytes exceeds the chunk size {CHUNK_BYTES}")
+        header.released.extend(self._released.popleft() for _ in range(len(self._released)))
+        self._enqueue((header, payload, beside), len(payload))
+
+    def send_frames(self, frames: Iterable[Frame]) -> None:
+        """Queues frames with tensors; once the stream broke they are dropped: the receiver learns of that by itself."""
         for frame in frames:
-            self._enqueue(frame, len(frame))
+            self._enqueue(frame, len(frame.payload))
 
     def send_tensor(self, header: Header, payload: memoryview) -> None:
         """Queues a frame of at most CHUNK_BYTES that is made when its turn comes: see `flushed`."""
-        self._enqueue((header, payload), len(payload))
+        self._enqueue((header, payload, True), len(payload))
 
     def send_block(self, header: Header, block: Block, begin: int, end: int) -> None:
         """Queues a frame whose payload is bytes [begin, end) of a block; only while `shares`."""
@@ -94,7 +110,7 @@ class Session:
         header.shared.CopyFrom(
             Shared(segment=self._readable, offset=block.offset + begin, bytes=end - begin, id=self._payloads)
         )
-        self.send(header)
+        self.send(header, beside=True)
 
     def refuse(self, attempt: int, code: Refusal.Code, step: int = 0, reason: str = "") -> None:
         """Says that a frame was not taken."""
@@ -104,11 +120,11 @@ class Session:
         """Waits until everything queued was handed to the connection, or the stream broke: memory may be reused."""
         await self._empty.wait()
 
-    def _enqueue(self, frame: bytes | tuple[Header, memoryview], size: int) -> None:
+    def _enqueue(self, item: Frame | tuple[Header, bytes | memoryview, bool], size: int) -> None:
         if self.closed:
             return
         self._queued_bytes += size
-        self._queue.append(frame)
+        self._queue.append(item)
         self._empty.clear()
         self._filled.set()
         if self._queued_bytes > MAX_QUEUED_BYTES:
@@ -125,9 +141,12 @@ class Session:
                     await self._filled.wait()
                     continue
                 item = self._queue.popleft()
-                self._queued_bytes -= len(item) if isinstance(item, bytes) else len(item[1])
-                await self._stream.write(item if isinstance(item, bytes) else encode(*item))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+                self._queued_bytes -= len(item[1])
+                if isinstance(item, Frame):
+                    await self.channel.write_frame(item)
+                else:
+                    await self.channel.write(*item)
+        except ChannelClosed:
             self.closed = True  # the reading side sees the same fault and tells
         finally:
             self._empty.set()
@@ -221,7 +240,7 @@ class Session:
         """Says it in a frame of its own, if none has left meanwhile."""
         self._releasing = False
         if self._released:
-            self.send(Header())
+            self.send(Header(), beside=True)
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -234,12 +253,12 @@ class Session:
         """
         while True:
             try:
-                frame = await self._stream.read()
-            except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+                frame = await self.channel.read()
+            except ChannelClosed as error:
                 raise SessionClosed(str(error)) from None
-            if frame is grpc.aio.EOF or self.closed:
+            if frame is None or self.closed:
                 return
-            header, payload = decode(frame)
+            header, payload = frame
             del frame
             for number in header.released:
                 block = self._blocks.pop(number, None)
@@ -253,6 +272,8 @@ class Session:
                     self._attach(header.segment)
                 case "attached":
                     self._was_attached(header.attached)
+                case "lane":
+                    self.channel.lane_offered(header.lane)
                 case None if header.released:
                     pass
                 case _:
@@ -273,6 +294,7 @@ class Session:
         """Sends nothing more."""
         self.closed = True
         self._writer.cancel()
+        self.channel.close()
         if self._pool is not None:
             self._pool.reader_left(self)
         self._mapped.clear()
@@ -298,28 +320,29 @@ class Connection:
         self._address = address
         self._secret = secret
         self._peer = peer
-        self._channel: grpc.aio.Channel | None = None
+        self.channel: grpc.aio.Channel | None = None
         self._session: Session | None = None
 
     async def __aenter__(self) -> Session:
-        self._channel = grpc.aio.insecure_channel(self._address, options=grpc_options())
+        self.channel = grpc.aio.insecure_channel(self._address, options=grpc_options())
         try:
-            await asyncio.wait_for(self._channel.channel_ready(), CONNECT_TIMEOUT_S)
+            await asyncio.wait_for(self.channel.channel_ready(), CONNECT_TIMEOUT_S)
         except TimeoutError:
-            await self._channel.close()
+            await self.channel.close()
             raise SessionClosed(f"no connection to {self._address} within {CONNECT_TIMEOUT_S:g} s") from None
         except asyncio.CancelledError:
-            await self._channel.close()
+            await self.channel.close()
             raise
-        call: Any = self._channel.stream_stream(EXCHANGE_METHOD)(metadata=((SECRET_KEY, self._secret),))
-        self._session = Session(call, self._peer)
+        call: Any = self.channel.stream_stream(EXCHANGE_METHOD)(metadata=((SECRET_KEY, self._secret),))
+        host = self._address.rpartition(":")[0].strip("[]") if way() != "grpc" else ""
+        self._session = Session(call, self._peer, host)
         return self._session
 
     async def __aexit__(self, *exc: object) -> None:
         if self._session is not None:
             await self._session.close()
-        if self._channel is not None:
-            await self._channel.close()
+        if self.channel is not None:
+            await self.channel.close()
 
 
 async def authenticate(context: Any, secret: str) -> None:

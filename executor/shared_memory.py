@@ -24,11 +24,13 @@ from proto.exchange_pb2 import Segment, Shared
 
 NONCE_BYTES = 16
 ALIGNMENT_BYTES = 64
-WAYS = ("auto", "tcp", "shm")
+WAYS = ("auto", "shm", "tcp", "grpc")
+SHARING_WAYS = ("auto", "shm")
 WAY_VARIABLE = "MESOGRAD_EXCHANGE"
 """What tasks take from their environment: how tensors travel.
 
-auto: by shared memory where both ends prove able to; tcp: never so; shm: in no other way."""
+auto: by shared memory where both ends prove able to, else over lanes (executor/data_lane.py); shm: in no other way
+than the first; tcp: never so; grpc: within the gRPC streams."""
 
 
 logger = logging.getLogger(__name__)

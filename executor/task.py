@@ -48,6 +48,7 @@ class TaskDescription:
     secret: str
     threads: int
     bind: str
+    bind_lanes: str
 
     @classmethod
     def parse(cls, line: str) -> "TaskDescription":
@@ -59,9 +60,14 @@ class TaskDescription:
         try:
             fields = json.loads(line)
             description = cls(
-                role=str(fields["role"]), task_id=str(fields["task_id"]), job_id=str(fields["job_id"]),
-                control=str(fields["control"]), secret=str(fields["secret"]), threads=int(fields["threads"]),
+                role=str(fields["role"]),
+                task_id=str(fields["task_id"]),
+                job_id=str(fields["job_id"]),
+                control=str(fields["control"]),
+                secret=str(fields["secret"]),
+                threads=int(fields["threads"]),
                 bind=str(fields.get("bind", "")),
+                bind_lanes=str(fields.get("bind_lanes", "")),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"standard input does not hold a task description ({error!r})") from None
@@ -131,6 +137,8 @@ class Task:
                 self._membership = message.membership
                 if self._part is not None:
                     self._part.joined(message.membership)
+            case "pause" if isinstance(self._part, ParameterServer):
+                self._part.pause(message.pause)
             case "stop" if isinstance(self._part, ParameterServer) and self._part.keeps_book and not self._part.over:
                 self._part.stop(message.stop)  # the job ends in good order; its last word is Finished
             case "stop":
@@ -147,7 +155,7 @@ class Task:
         if description.role == "server":
             server = ParameterServer(job, description.task_id, description.secret, self._client.send)
             self._part = server
-            running = asyncio.create_task(server.run(description.bind))
+            running = asyncio.create_task(server.run(description.bind, description.bind_lanes))
         else:
             worker = Worker(job, description.task_id, description.secret, description.threads)
             self._part = worker

@@ -1,7 +1,7 @@
 """Frames of the exchange: a small protobuf header and raw tensor bytes in one message (format: exchange.proto)."""
 
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -23,8 +23,30 @@ class FrameError(ValueError):
     """A received frame is not well formed or its payload does not match its checksum."""
 
 
-def encode(header: Header, payload: bytes | memoryview = b"") -> bytes:
-    """One frame of `header` and `payload`.
+class Frame(NamedTuple):
+    """A frame whose payload lies where it was.
+
+    Attributes:
+        head: the header, serialized.
+        checksum: over head, payload and the header's length.
+    """
+
+    head: bytes
+    payload: bytes | memoryview
+    checksum: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return _PREFIX.size + len(self.head) + len(self.payload)
+
+    def message(self) -> bytes:
+        """As one message."""
+        return b"".join((_PREFIX.pack(len(self.head), self.checksum), self.head, self.payload))
+
+
+def frame(header: Header, payload: bytes | memoryview = b"") -> Frame:
+    """A frame of `header` and `payload`, which is not copied.
 
     Raises:
         ValueError: the payload is larger than a chunk.
@@ -32,38 +54,59 @@ def encode(header: Header, payload: bytes | memoryview = b"") -> bytes:
     if len(payload) > CHUNK_BYTES:
         raise ValueError(f"payload of {len(payload)} bytes exceeds the chunk size {CHUNK_BYTES}")
     head = header.SerializeToString()
-    checksum = _checksum(len(head), head, payload)
-    return b"".join((_PREFIX.pack(len(head), checksum), head, payload))
+    return Frame(head, payload, checksum(len(head), head, payload))
 
 
-def decode(frame: bytes) -> tuple[Header, memoryview]:
-    """Header and payload of a received frame; the payload is a view into it.
+def encode(header: Header, payload: bytes | memoryview = b"") -> bytes:
+    """One message of `header` and `payload`.
+
+    Raises:
+        ValueError: the payload is larger than a chunk.
+    """
+    return frame(header, payload).message()
+
+
+def decode(message: bytes) -> tuple[Header, memoryview]:
+    """Header and payload of a received message; the payload is a view into it.
 
     Raises:
         FrameError: it is not well formed, or the checksum differs.
     """
-    if len(frame) < _PREFIX.size:
-        raise FrameError(f"frame of {len(frame)} bytes is too short to be one")
-    size, checksum = _PREFIX.unpack_from(frame)
-    body = memoryview(frame)[_PREFIX.size :]
+    if len(message) < _PREFIX.size:
+        raise FrameError(f"frame of {len(message)} bytes is too short to be one")
+    size, told = _PREFIX.unpack_from(message)
+    body = memoryview(message)[_PREFIX.size :]
     if size > MAX_HEADER_BYTES or size > len(body):
-        raise FrameError(f"header length {size} does not fit a frame of {len(frame)} bytes")
-    if _checksum(size, body, b"") != checksum:
+        raise FrameError(f"header length {size} does not fit a frame of {len(message)} bytes")
+    if checksum(size, body, b"") != told:
         raise FrameError("the checksum differs")
+    return parsed(body[:size]), body[size:]
+
+
+def parsed(head: memoryview) -> Header:
+    """A header.
+
+    Raises:
+        FrameError: it is none.
+    """
     try:
-        header = Header.FromString(bytes(body[:size]))
+        return Header.FromString(bytes(head))
     except DecodeError as error:
         raise FrameError(f"header does not parse: {error}") from None
-    return header, body[size:]
 
 
-def _checksum(header_bytes: int, head: bytes | memoryview, payload: bytes | memoryview) -> int:
+def checksum(header_bytes: int, head: bytes | memoryview, payload: bytes | memoryview) -> int:
     """CRC-32C of head, payload and then the header's length: with another length the same bytes read otherwise."""
-    checksum = 0
+    found = 0
     for part in (head, payload, _LENGTH.pack(header_bytes)):
         # The library takes no memoryview, but anything else that lends its bytes without being asked to return them.
-        checksum = google_crc32c.extend(checksum, np.frombuffer(part, dtype=np.uint8) if len(part) else b"")
-    return int(checksum)
+        found = google_crc32c.extend(found, np.frombuffer(part, dtype=np.uint8) if len(part) else b"")
+    return int(found)
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C of some bytes (RFC 3720, appendix B.4)."""
+    return int(google_crc32c.value(data))
 
 
 def grpc_options() -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from scheduler.resources import Need
 #: The executor beside its tasks; Mesos wants at least 0.01 cpus and 32 MB.
 EXECUTOR_NEED = Need(cpus=0.1, mem_mb=64)
 DEFAULT_WORKER_NEED = Need(cpus=1, mem_mb=1024)
-DEFAULT_SERVER_NEED = Need(cpus=0.5, mem_mb=512, ports=1)
+DEFAULT_SERVER_NEED = Need(cpus=0.5, mem_mb=512, ports=2)  # for gRPC and for lanes (executor/data_lane.py)
 
 FAILOVER_TIMEOUT_S = 7 * 24 * 3600.0
 
@@ -43,6 +43,8 @@ class JobPlan:
     pack: bool = False  #: workers on as few agents as possible, in place of as many
     constraints: tuple[Constraint, ...] = ()  #: on agents and how tasks spread over them
     revocable: bool = False  #: workers may run on resources that Mesos can take away
+    colocated: bool = False  #: servers run beside workers, one on each agent that has some; `servers` at first
+    synchronous: bool = True  #: steps end, so that servers can be added and removed between two of them
     mem_retry: float = 0.0  #: factor for the memory of a task that was killed for want of it; 0: the same again
 
     def __post_init__(self) -> None:
@@ -85,6 +87,9 @@ class Patience:
     avoid_first_s: float = 30  #: how long; doubles with every further failure
     avoid_max_s: float = 600
     drain_s: float = 60  #: before an agent's maintenance begins, its tasks are moved
+    gang_hold_s: float = 40  #: at most, at first, a job that cannot begin holds what it has without finding more
+    gang_away_s: float = 10  #: at most, at first, it takes nothing after it has given that back
+    gang_max_s: float = 300  #: to which both grow, doubling
     share_s: float = 3  #: between looks at how the cluster is shared
     refused_s: float = 120  #: a framework that did not take what was given up for it is not waited for that long
     idle_executor_s: float = 5  #: without a task, before an executor is ended

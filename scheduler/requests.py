@@ -82,7 +82,7 @@ def task_info(
     resources: Resources,
     executor: dict[str, Any],
 ) -> dict[str, Any]:
-    """TaskInfo; `data` as docs/architecture.md describes it. A server listens on the first port it was given."""
+    """TaskInfo; `data` as docs/architecture.md describes it. A server listens on the ports it was given."""
     data: dict[str, Any] = {
         "role": "worker" if role == "worker" else "server",
         "task_id": task_id,
@@ -104,7 +104,10 @@ def task_info(
     ports = resources.ports
     if ports:
         data["bind"] = f"{offer.address}:{ports[0]}"
-        port = {"number": ports[0], "name": role, "protocol": "tcp"}
-        info["discovery"] = {"visibility": "FRAMEWORK", "name": task_id, "ports": {"ports": [port]}}
+        named = [{"number": ports[0], "name": role, "protocol": "tcp"}]
+        if len(ports) > 1:
+            data["bind_lanes"] = f"{offer.address}:{ports[1]}"
+            named.append({"number": ports[1], "name": "lanes", "protocol": "tcp"})
+        info["discovery"] = {"visibility": "FRAMEWORK", "name": task_id, "ports": {"ports": named}}
     info["data"] = base64.b64encode(json.dumps(data).encode()).decode()
     return info

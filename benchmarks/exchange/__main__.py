@@ -5,7 +5,7 @@ parameters. Beside them, in the same run: the same bytes between as many process
 TCP, and copied once by memcpy in as many processes at a time. They take turns; figures are over all steps but the
 first of each turn.
 
-python -m benchmarks.exchange [--workers N] [--servers N] [--steps N] [--rounds N] [--ways tcp,shm] [--json]
+python -m benchmarks.exchange [--workers N] [--servers N] [--steps N] [--rounds N] [--ways tcp,shm,grpc] [--json]
 """
 
 from __future__ import annotations
@@ -119,12 +119,13 @@ def follow(teller: subprocess.Popen[str], children: dict[str, subprocess.Popen[s
 
 def exchange(options: argparse.Namespace, way: str, to: Figures) -> None:
     """One turn of the project's own exchange, over `way`."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(options.servers)]
+    ports = [f"127.0.0.1:{port}" for port in free_ports(2 * options.servers)]
+    addresses, lanes = ports[: options.servers], ports[options.servers :]
     common = {"workers": options.workers, "steps": options.steps, "servers": addresses}
     with ExitStack() as stack:
         children = {}
-        for index, address in enumerate(addresses):
-            task = {**common, "role": "server", "task_id": f"server-{index}", "bind": address}
+        for index, (address, lane) in enumerate(zip(addresses, lanes, strict=True)):
+            task = {**common, "role": "server", "task_id": f"server-{index}", "bind": address, "bind_lanes": lane}
             children[f"server {index}"] = stack.enter_context(process(task, MESOGRAD_EXCHANGE=way))
         for index in range(options.workers):
             task = {**common, "role": "worker", "task_id": f"worker-{index}"}
@@ -180,7 +181,7 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=40, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", default="tcp,shm", help="of the exchange to be measured, a comma between two")
+    parser.add_argument("--ways", default="tcp,shm,grpc", help="of the exchange to be measured, a comma between two")
     parser.add_argument("--json", action="store_true", help="figures for programs")
     options = parser.parse_args()
     size = 4 * sum(info.size for info in parameter_layout(models.vgg_cifar10(), (3, 32, 32)))

@@ -135,7 +135,7 @@ async def serve(task: dict[str, Any], membership: control.Membership) -> None:
 
     server = ParameterServer(job_of(task), task["task_id"], "secret", tell)
     server.joined(membership)
-    running = asyncio.create_task(server.run(task["bind"]))
+    running = asyncio.create_task(server.run(task["bind"], task["bind_lanes"]))
     ended = asyncio.create_task(over.wait())
     await asyncio.wait([running, ended], return_when=asyncio.FIRST_COMPLETED)
     running.cancel()

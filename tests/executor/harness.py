@@ -52,6 +52,7 @@ class TaskProcess:
     process: subprocess.Popen[bytes]
     address: str = ""
     log: Path = Path()
+    lanes: str = ""  # address
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -78,6 +79,7 @@ class ScriptedDriver:
     environment: dict[str, str] = field(default_factory=dict)
     attempt: int = 0
     steps: dict[int, list[control.StepReport]] = field(default_factory=dict)
+    told: list[control.Progress] = field(default_factory=list)  # all progress, as it came
     epochs: list[control.EpochReport] = field(default_factory=list)
     validations: list[control.ValidationReport] = field(default_factory=list)
     checkpoints: list[control.CheckpointReport] = field(default_factory=list)
@@ -89,6 +91,8 @@ class ScriptedDriver:
         self._outboxes: dict[str, asyncio.Queue[control.DriverMessage]] = {}
         self._said_hello: set[str] = set()
         self.in_step: set[str] = set()  # replicas that hold what their servers hold
+        self.paused: set[int] = set()  # attempts
+        self._former: list[TaskProcess] = []
         self._news = asyncio.Condition()
         self._count = 0
         self._launched = asyncio.Event()
@@ -107,6 +111,7 @@ class ScriptedDriver:
         }  # fmt: skip
         if role != "worker":
             description["bind"] = f"127.0.0.1:{free_port()}"
+            description["bind_lanes"] = f"127.0.0.1:{free_port()}"
         log = self.directory / f"{task_id}.log"
         with open(log, "wb") as out:
             process = subprocess.Popen(
@@ -117,7 +122,9 @@ class ScriptedDriver:
         process.stdin.write(json.dumps(description).encode() + b"\n")
         process.stdin.flush()
         number = control.WORKER if role == "worker" else control.SERVER
-        task = TaskProcess(task_id, number, index, process, description.get("bind", ""), log)
+        task = TaskProcess(
+            task_id, number, index, process, description.get("bind", ""), log, description.get("bind_lanes", "")
+        )
         self.tasks[task_id] = task
         self._launched.set()
         return task
@@ -158,6 +165,32 @@ class ScriptedDriver:
             changed.cancel()
             self._launched.clear()
             self.replace_lost()
+
+    async def resize(self, servers: int, replicas: bool = False) -> None:
+        """Another number of servers, as `mesograd scale JOB --servers N` has it, up to the new attempt.
+
+        Workers are stopped until the servers know, or a small job would end before.
+        """
+        for worker in self.workers():
+            worker.signal(signal.SIGSTOP)
+        added = [self.launch("server", index) for index in range(len(self.servers), servers)]
+        await self.until(lambda: all(task.task_id in self._said_hello for task in added))
+        await self.pause()
+        self._former, self.servers = self.servers, [*self.servers[:servers], *added]
+        for index in [index for index in self.replicas if index >= servers]:
+            self.replicas.pop(index).kill()
+        self._maybe_new_attempt()
+        for task in added if replicas else ():
+            self.add_replica(task.index)
+
+    async def pause(self) -> None:
+        """Has the servers stop between two steps."""
+        attempt = self.attempt
+        pause = control.DriverMessage(pause=control.Pause(attempt=attempt))
+        self._outboxes[self.servers[0].task_id].put_nowait(pause)
+        for worker in self.workers():
+            worker.signal(signal.SIGCONT)
+        await self.until(lambda: attempt in self.paused)
 
     def promote(self, index: int) -> None:
         """Gives a server up and has its replica take its place."""
@@ -213,6 +246,7 @@ class ScriptedDriver:
 
     def _take(self, message: control.TaskMessage) -> None:
         if message.HasField("progress"):
+            self.told.append(message.progress)
             for step in message.progress.steps:
                 self.steps.setdefault(step.step, []).append(step)
             self.epochs.extend(message.progress.epochs)
@@ -222,6 +256,8 @@ class ScriptedDriver:
             self.failures.append(message.failure)
         elif message.HasField("replicated"):
             self.in_step.add(message.replicated.replica)
+        elif message.HasField("paused"):
+            self.paused.add(message.paused.attempt)
         elif message.HasField("finished"):
             self.finished = message.finished
 
@@ -237,7 +273,8 @@ class ScriptedDriver:
             replica = self.replicas.get(server.index)
             if replica is not None and replica.task_id in self._said_hello and replica.process.poll() is None:
                 server.replica_task_id, server.replica_address = replica.task_id, replica.address
-        return control.Membership(attempt=self.attempt, servers=servers, workers=len(self.workers()))
+        former = [control.Server(index=s.index, task_id=s.task_id, address=s.address) for s in self._former]
+        return control.Membership(attempt=self.attempt, servers=servers, workers=len(self.workers()), former=former)
 
     async def _write(self, context: Any, outbox: "asyncio.Queue[control.DriverMessage]") -> None:
         while True:
@@ -246,6 +283,8 @@ class ScriptedDriver:
     def _maybe_new_attempt(self) -> None:
         ids = tuple(s.task_id for s in self.servers)
         if all(i in self._said_hello for i in ids) and ids != getattr(self, "_served", ()):
+            if len(ids) == len(getattr(self, "_served", ())):
+                self._former = []
             self._served = ids
             self.attempt += 1
             self._tell_all()

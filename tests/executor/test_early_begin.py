@@ -23,18 +23,18 @@ def send(inbox: ParameterInbox, server: int, version: int, piece: int) -> None:
 
 def test_what_is_lacking_of_a_version_that_is_on_its_way() -> None:
     inbox = ParameterInbox(BOUNDS)
-    assert not inbox.comes(3), "nobody asked for it"
+    assert not inbox.on_the_way(3), "nobody asked for it"
     for server in (0, 1):
         inbox.will_come(server, 3)
-    assert inbox.comes(3)
+    assert inbox.on_the_way(3)
     assert inbox.lacking(3) == PIECES
     send(inbox, 0, 3, 1)
     send(inbox, 1, 3, 3)
-    assert inbox.comes(3)
+    assert inbox.on_the_way(3)
     assert inbox.lacking(3) == [PIECES[0], PIECES[2]]
     send(inbox, 0, 3, 0)
     send(inbox, 0, 3, 2)
-    assert not inbox.comes(3)
+    assert not inbox.on_the_way(3)
     assert inbox.has(3)
 
 

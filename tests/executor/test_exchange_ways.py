@@ -1,9 +1,10 @@
-"""Tensors over TCP and through shared memory: the same bits, and each way only where it was asked for."""
+"""Tensors over gRPC, lanes and through shared memory: the same bits, and each way only where it was asked for."""
 
 import asyncio
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from proto import control_pb2 as control
@@ -23,8 +24,16 @@ def shared_mappings(task: TaskProcess) -> int:
     return len({line.split()[4] for line in maps.splitlines() if "/memfd:mesograd" in line})
 
 
-def test_both_ways_give_the_same_bits(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices of several pieces, two workers and two servers; in the second run a worker is killed."""
+def lanes_of(server: TaskProcess) -> int:
+    """How many connections there are to a server's port for lanes."""
+    port = int(server.lanes.rpartition(":")[2])
+    connections = psutil.Process(server.process.pid).net_connections("tcp")
+    # Each end of a lane has two descriptors; they are of one connection.
+    return len({c.raddr for c in connections if c.status == psutil.CONN_ESTABLISHED and c.laddr.port == port})
+
+
+def test_all_ways_give_the_same_bits(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of several pieces, two workers and two servers; with ways of their own, a worker is killed."""
 
     async def weights(way: str, kill: bool = False) -> str:
         monkeypatch.setenv("MESOGRAD_EXCHANGE", way)
@@ -33,17 +42,18 @@ def test_both_ways_give_the_same_bits(folder: Path, tmp_path: Path, monkeypatch:
             await driver.until_step(4)
             tasks = [*driver.servers, *driver.workers()]
             mapped = [shared_mappings(task) for task in tasks]
-            if way == "tcp":
-                assert not any(mapped)
-            else:
+            if way == "shm":
                 assert min(mapped) >= 2, mapped  # its own, and at least one of another process
+            else:
+                assert not any(mapped)
+            assert [lanes_of(server) for server in driver.servers] == [0 if way == "grpc" else 2] * 2
             if kill:
                 assert max(driver.steps) < 40, "the fault came too late"
                 driver.workers()[0].kill()
             return (await driver.until_finished()).weights_sha256
 
     async def all_ways() -> set[str]:
-        return {await weights("tcp"), await weights("shm", kill=True)}
+        return {await weights("grpc"), await weights("tcp", kill=True), await weights("shm", kill=True)}
 
     assert len(asyncio.run(all_ways())) == 1
 

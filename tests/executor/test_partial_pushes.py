@@ -50,6 +50,7 @@ async def push_to_server_0(address: str, secret: str, spec: TrainingSpec, pieces
         call: Any = channel.stream_stream(EXCHANGE_METHOD)(metadata=((SECRET_KEY, secret),))
         await call.write(join())
         await call.write(encode(Header(attempt=1, lease_request=LeaseRequest())))
+        assert decode(await call.read())[0].HasField("lane")
         grant = decode(await call.read())[0].grant
         assert (grant.kind, grant.step, grant.first, grant.last) == (Grant.TRAIN, 1, 0, job.plan.leaves(1))
         value = await asyncio.to_thread(computer.train, grant, lambda: None)

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from executor.data_lane import prefix
 from proto import exchange_pb2 as pb
 from proto.exchange_pb2 import Header
-from proto.frames import EXCHANGE_METHOD, SECRET_KEY, decode, encode
+from proto.frames import CHUNK_BYTES, EXCHANGE_METHOD, SECRET_KEY, Frame, decode, encode, frame
 from tests.data_files import write_subset
 from tests.executor.harness import ScriptedDriver, training
 from tests.executor.test_exchange_refusals import join, ready
@@ -68,6 +69,7 @@ headers = st.one_of(
         ),
         numbers, long_numbers, long_numbers, long_numbers,
     ),
+    st.builds(lambda p, t: Header(lane=pb.Lane(port=p, token=t)), st.integers(0, 70_000), st.binary(max_size=20)),
     st.builds(lambda ids: Header(released=ids), st.lists(long_numbers, min_size=1, max_size=3)),
     st.builds(lambda t: Header(join=pb.Join(task_id="stranger", micro_batch_s=t)), st.floats(0, 1e300)),
     st.just(Header()),
@@ -195,6 +197,79 @@ def test_whatever_is_sent_changes_nothing(folder: Path, tmp_path: Path) -> None:
             refused = driver.servers[0].log.read_text().count("WARNING executor.server")
             assert refused > attacker.streams / 4  # each ends its stream
             print(f"{sent} frames, {attacker.streams} streams, {refused} refusals, {before} -> {after}")
+        assert not driver.failures
+
+    async def nothing(driver: ScriptedDriver) -> None:
+        await ready(driver)
+
+    async def both() -> None:
+        assert await weights(folder, tmp_path / "a", attack) == await weights(folder, tmp_path / "b", nothing)
+
+    asyncio.run(both())
+
+
+@st.composite
+def damaged_on_a_lane(draw: st.DrawFn) -> bytes:
+    """Bytes that are no frame, or one that has no place."""
+    header, payload = draw(headers), draw(payloads)
+    header.attempt = 1
+    sound = frame(header, payload)
+    after = draw(st.sampled_from([0, 1, 2**63]))
+    whole = bytearray(prefix(after, sound) + sound.head + bytes(sound.payload))
+    match draw(st.integers(0, 3)):
+        case 0:
+            whole[draw(st.integers(0, min(len(whole), 120) - 1))] ^= 1 << draw(st.integers(0, 7))
+        case 1:
+            return prefix(0, Frame(bytes(draw(st.integers(1 << 17, 1 << 20))), b"", 0)) + bytes(100)
+        case 2:
+            return prefix(0, Frame(b"", bytes(draw(st.integers(CHUNK_BYTES + 1, 4 * CHUNK_BYTES))), 0)) + bytes(100)
+        case _:
+            whole[:0] = draw(st.binary(min_size=1, max_size=30))
+    return bytes(whole)
+
+
+def test_whatever_is_sent_on_a_lane_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    """By somebody who knows the secret and the token, too: the server ends the lane."""
+
+    async def talk(channel: grpc.aio.Channel, host: str, secret: str, data: bytes) -> None:
+        call: Any = channel.stream_stream(EXCHANGE_METHOD)(metadata=((SECRET_KEY, secret),))
+        await call.write(join())
+        offer = decode(await call.read())[0].lane
+        reader, writer = await asyncio.open_connection(host, offer.port)
+        token = frame(Header(lane=pb.Lane(token=offer.token)))
+        writer.write(prefix(0, token) + token.head + data)
+        try:
+            writer.write_eof()  # what looks like the begin of a frame gets no end
+            assert await reader.read() == b""
+        except OSError:
+            pass  # it was refused before all of it was sent
+        writer.close()
+        call.cancel()
+
+    async def attack(driver: ScriptedDriver) -> None:
+        address, secret = await ready(driver)
+        examples: list[bytes] = []
+
+        @settings(
+            max_examples=EXAMPLES // 15, deadline=None, database=None, phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(damaged_on_a_lane())
+        def collect(data: bytes) -> None:
+            examples.append(data)
+
+        collect()
+        server, before = psutil.Process(driver.servers[0].process.pid), (0, 0)
+        async with grpc.aio.insecure_channel(address) as channel:
+            for number, data in enumerate(examples):
+                async with asyncio.timeout(END_S):
+                    await talk(channel, address.rpartition(":")[0], secret, data)
+                if number == len(examples) // 2:
+                    before = (server.memory_info().rss, server.num_fds())
+        after = (server.memory_info().rss, server.num_fds())
+        assert after[0] - before[0] < GROWTH_MB * 1e6, (before, after)
+        assert after[1] <= before[1] + 4
+        assert driver.servers[0].process.poll() is None
         assert not driver.failures
 
     async def nothing(driver: ScriptedDriver) -> None:
