@@ -34,6 +34,9 @@ PRECISIONS = ("fp32", "bf16")
 Final = Callable[[int, int], None]
 """Told that elements [begin, end) of the gradients have their values."""
 
+Needed = Callable[[int, int], None]
+"""Told that elements [begin, end) of the parameters are about to be read; returns when they have their values."""
+
 MAX_PLANS = 32
 """Plans kept for different shapes of a batch; the longest unused is forgotten."""
 
@@ -42,8 +45,11 @@ class Plan(ABC):
     """All that a program prepares for one shape of batch: buffers, kernels, the order of calls."""
 
     @abstractmethod
-    def forward(self, inputs: Arrays, key: Key, training: bool, share: float) -> Arrays:
-        """Runs the network; the views that it returns are valid until the next call."""
+    def forward(self, inputs: Arrays, key: Key, training: bool, share: float, needed: Needed) -> Arrays:
+        """Runs the network; the views that it returns are valid until the next call.
+
+        `needed` is called for all parameters that are read, before they are, here or in the backward pass.
+        """
 
     @abstractmethod
     def backward(self, targets: Arrays, scale: float, final: Final) -> float:
@@ -127,6 +133,7 @@ class Program:
         scale: float,
         key: Key = (0, 0, 0),
         final: Final | None = None,
+        needed: Needed | None = None,
     ) -> float:
         """One training pass over a micro-batch.
 
@@ -138,6 +145,8 @@ class Program:
             key: (seed, step, micro_batch) for random layers.
             final: called with ranges [begin, end) of `gradients` as soon as these have their values, while the rest is
                 still being computed; for every element once.
+            needed: called with ranges [begin, end) of `parameters` before these are read for the first time since
+                `parameters_changed`, and may wait until they are there. What it raises ends the pass.
 
         Returns:
             The plain sum of the samples' losses; `gradients` holds those of scale * that sum.
@@ -152,7 +161,7 @@ class Program:
                 raise InputError(f"there are {rows} samples, but a target of shape {item.shape}")
         plan = self._plan(inputs, True)
         self._check_targets(inputs, targets)
-        plan.forward(inputs, key, True, scale * rows)
+        plan.forward(inputs, key, True, scale * rows, needed or _ignored)
         return plan.backward(targets, scale, final or _ignored)
 
     def training_plan(self, x: NDArray[Any] | Arrays) -> Plan:
@@ -165,7 +174,7 @@ class Program:
         The views are valid until the next call.
         """
         inputs = self._checked(x)
-        outputs = self._plan(inputs, False).forward(inputs, (0, 0, 0), False, 1.0)
+        outputs = self._plan(inputs, False).forward(inputs, (0, 0, 0), False, 1.0, _ignored)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _check_targets(self, inputs: Arrays, targets: Arrays) -> None:
@@ -264,7 +273,7 @@ def check_engine(engine: str, precision: str = "fp32") -> None:
 
 
 def _ignored(_begin: int, _end: int) -> None:
-    """Nobody wants to know what is final."""
+    """Nobody wants to know what is final, or all that is needed is there."""
 
 
 def _batches(specs: Specs) -> str:

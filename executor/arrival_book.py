@@ -79,12 +79,14 @@ class ArrivalBook(LeaseBook):
 
     # --- what may happen --------------------------------------------------------------------------------------------
 
-    def node_pushed(self, worker: str, step: int, node: Node, now: float) -> list[Action]:
+    def node_pushed(
+        self, worker: str, step: int, node: Node, now: float, computed_s: float = 0.0
+    ) -> list[Action]:
         """The book's own server has the gradient of a step."""
         if not self._leases.knows(worker):
             return []
         current = self.phase is Phase.TRAINING and self._first <= step < self._first + self._leases.fresh
-        late = self._leases.delivered(worker, Node(0, step - self._first), now, current)
+        late = self._leases.delivered(worker, Node(0, step - self._first), now, current, computed_s)
         if current and step not in self._prepared:
             self._pushed[step] = now + self._leases.lease_s(self.plan.leaves(step))
             self._pushed_deadline = min(self._pushed.values())

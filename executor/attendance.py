@@ -16,12 +16,25 @@ from compute.compression.codec import Buffer, Vector
 from executor.gradient_push import GradientPush
 from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer, LeaseRevoked
+from executor.parameter_gate import ParameterGate, ParametersGone
 from executor.parameter_inbox import ParameterInbox
 from executor.session import CONNECT_TIMEOUT_S, Connection, Session, SessionClosed
 from executor.shared_memory import SHARING_WAYS, SharedPool
 from executor.step_plan import slice_bounds
 from proto import control_pb2 as control
-from proto.exchange_pb2 import Grant, Header, LeaseRequest, MetricSums, Push, Refusal, Renew, Scores, Times, Want
+from proto.exchange_pb2 import (
+    Grant,
+    Header,
+    LeaseRequest,
+    MetricSums,
+    Parameters,
+    Push,
+    Refusal,
+    Renew,
+    Scores,
+    Times,
+    Want,
+)
 from proto.frames import FrameError
 
 MAX_SHARED_BYTES = 512 << 20
@@ -80,6 +93,7 @@ class Attendance:
         size = min(SHARED_GRADIENTS * 4 * parameters, MAX_SHARED_BYTES)
         self._pool = SharedPool(size) if worker.way in SHARING_WAYS else None
         self._inbox = ParameterInbox(self._bounds)
+        self._gate: ParameterGate | None = None  # for a lease that begins before all of its parameters are there
         self._in_hand = False  # the parameters of a lease are all there, and it has not been computed yet
         self._loaded = False  # something was, that the computer does not use yet
         self._sessions: list[Session] = []
@@ -117,8 +131,9 @@ class Attendance:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _request_lease(self, done: int = 0) -> None:
-        self._sessions[0].send(Header(attempt=self._attempt, lease_request=LeaseRequest(done=done)))
+    def _request_lease(self, done: int = 0, computed_s: float = 0.0) -> None:
+        request = LeaseRequest(done=done, computed_s=computed_s)
+        self._sessions[0].send(Header(attempt=self._attempt, lease_request=request))
 
     async def _read(self, server: int) -> None:
         async for header, payload in self._sessions[server].frames():
@@ -133,7 +148,10 @@ class Attendance:
                     placed = payload.obj is home
                     self._inbox.take(server, header.parameters, payload, placed)
                     self._loaded = self._loaded or placed
-                    self._load_unless_used()
+                    if self._gate is not None:
+                        self._take_late(self._gate, server, header.parameters, len(payload), placed)
+                    else:
+                        self._load_unless_used()
                     self._arrived.set()
                 case "refusal" if header.refusal.code == Refusal.STALE_STEP:
                     logger.info("step %d was done by another worker", header.refusal.step)
@@ -144,10 +162,13 @@ class Attendance:
             del header, payload  # of which nothing is to be kept in memory until the next frame comes
 
     def _place(self, server: int, header: Header, size: int) -> memoryview | None:
-        """Parameters that nothing computes with are received where they belong."""
-        if self._in_use or header.attempt != self._attempt or not header.HasField("parameters"):
+        """Parameters that nothing computes with, or not yet, are received where they belong."""
+        if header.attempt != self._attempt or not header.HasField("parameters"):
             return None
-        self._load()  # what came before must not be written over it later
+        if self._gate is None or header.parameters.version != self._gate.version:
+            if self._in_use:
+                return None
+            self._load()  # what came before must not be written over it later
         begin = self._inbox.comes(server, header.parameters, size)
         return self._worker.computer.parameters.data.cast("B")[4 * begin : 4 * begin + size]
 
@@ -168,6 +189,20 @@ class Attendance:
             waiting.clear()
             self._loaded = True
 
+    def _take_late(self, gate: ParameterGate, server: int, message: Parameters, size: int, placed: bool) -> None:
+        """While a lease has a gate: moves what came last to its place, if it is of the lease's version or older."""
+        begin, end = self._bounds[server]
+        if message.version > gate.version:
+            if gate.lacks(begin, end):
+                gate.give_up()  # the server is past it
+        elif size:
+            if not placed:
+                self._worker.computer.load_pieces([self._inbox.waiting.pop()])  # nobody reads there yet
+                self._loaded = True
+            if message.version == gate.version:
+                first = begin + message.offset // 4
+                gate.arrived(first, first + size // 4)
+
     async def _work(self) -> None:
         if self._worker.way == "shm":
             for session in self._sessions:
@@ -186,13 +221,13 @@ class Attendance:
                 continue
             try:
                 await (self._train(grant) if grant.kind == Grant.TRAIN else self._score(grant))
-            except LeaseRevoked as revoked:
+            except (LeaseRevoked, ParametersGone) as revoked:
                 self._in_hand = False
                 logger.info("step %d was done by others: stopped %s", grant.step, revoked)
-                self._clock.computed()
+                computed_s = self._clock.computed()
                 for k in range(len(self._sessions)):
                     self._inbox.will_come(k, -1)  # the push that should have asked for it was not sent to its end
-                self._request_lease(revoked.done)
+                self._request_lease(revoked.done if isinstance(revoked, LeaseRevoked) else 0, computed_s)
 
     async def _score(self, grant: Grant) -> None:
         sums = await self._worker.compute(LeaseComputer.score, grant, self._progress(grant))
@@ -207,7 +242,7 @@ class Attendance:
         if grant.kind == Grant.VALIDATE:
             return await self._obtain(grant.step)
         if self._worker.job.sync.synchronous:
-            return await self._obtain(grant.step - 1)
+            return self._begin_early(grant.step - 1) or await self._obtain(grant.step - 1)
         await self._obtain_newest(grant.version)
         return True
 
@@ -222,6 +257,15 @@ class Attendance:
         self._load()
         self._loaded, self._in_hand = False, True
         await self._worker.compute(LeaseComputer.use_parameters)
+
+    def _begin_early(self, version: int) -> bool:
+        """Whether a lease may begin although not all of its parameters have come: they are all on their way."""
+        if self._worker.is_computing or not self._inbox.on_the_way(version):
+            return False
+        self._load()
+        self._in_hand = True
+        self._gate = ParameterGate(version, self._inbox.lacking(version))
+        return True
 
     async def _obtain(self, version: int) -> bool:
         """Loads the parameters of `version`; False when the servers are past it."""
@@ -261,12 +305,22 @@ class Attendance:
 
         for k in range(len(self._sessions) if synchronous else 0):
             self._inbox.will_come(k, grant.step)
-        value = await self._worker.compute(LeaseComputer.train, grant, self._progress(grant), final)
+        gate = self._gate
+        try:
+            if gate is not None:
+                self._loaded = False
+                await self._worker.compute(LeaseComputer.use_parameters)
+            needed = gate.needed if gate is not None else None
+            value = await self._worker.compute(LeaseComputer.train, grant, self._progress(grant), final, needed)
+        finally:
+            if gate is not None:
+                gate.give_up()  # or, if this attendance ends, the computing thread would wait for ever
+                self._gate = None
         self._in_hand = False
-        self._clock.computed()
-        push.finish(
-            Push(lease=True, loss=value.loss, samples=value.samples, digest=value.digest, times=self._clock.report())
-        )
+        computed_s = self._clock.computed()
+        ending = Push(lease=True, loss=value.loss, samples=value.samples, digest=value.digest, computed_s=computed_s)
+        ending.times.CopyFrom(self._clock.report())
+        push.finish(ending)
         self._load_unless_used()  # what came meanwhile
         for session in self._sessions:
             await session.flushed()
@@ -296,7 +350,7 @@ class _Clock:
 
     def __init__(self, computer: LeaseComputer) -> None:
         self._computer = computer
-        self._computer_s = (computer.data_s, computer.compute_s)
+        self._computer_s = (computer.data_s, computer.compute_s, computer.pull_s)
         self._since = time.monotonic()
         self._times = Times()
 
@@ -313,13 +367,16 @@ class _Clock:
         """Until now, for parameters."""
         self._times.pull += self._lap()
 
-    def computed(self) -> None:
-        """Until now it computed."""
-        computer, (data, compute) = self._computer, self._computer_s
-        self._computer_s = (computer.data_s, computer.compute_s)
-        self._times.data += computer.data_s - data
-        self._times.compute += computer.compute_s - compute
-        self._times.wait += max(self._lap() - (computer.data_s - data) - (computer.compute_s - compute), 0.0)
+    def computed(self) -> float:
+        """Until now it computed; seconds of that, and of waiting for data."""
+        computer, before = self._computer, self._computer_s
+        self._computer_s = (computer.data_s, computer.compute_s, computer.pull_s)
+        data, compute, pull = (now - then for now, then in zip(self._computer_s, before, strict=True))
+        self._times.data += data
+        self._times.compute += compute
+        self._times.pull += pull
+        self._times.wait += max(self._lap() - data - compute - pull, 0.0)
+        return data + compute
 
     def pushed(self) -> None:
         """Until now it pushed."""

@@ -27,6 +27,7 @@ from proto.exchange_pb2 import (
     Header,
     Holding,
     Join,
+    LeaseRequest,
     Part,
     Rates,
     Restore,
@@ -198,17 +199,18 @@ class BookKeeper:
             if self._book is not None:
                 self._act(self._book.worker_left(worker, time.monotonic()))
 
-    def lease_wanted(self, worker: str, done: int = 0) -> None:
-        """A worker is ready; of a lease that was revoked it had done so many micro-batches."""
+    def lease_wanted(self, worker: str, request: LeaseRequest | None = None) -> None:
+        """A worker is ready; of a lease that was revoked, the request says how much it had done."""
         if self._book is None:
             self._ready[worker] = None
         else:
-            self._act(self._book.lease_wanted(worker, time.monotonic(), done))
+            done, computed_s = (request.done, request.computed_s) if request is not None else (0, 0.0)
+            self._act(self._book.lease_wanted(worker, time.monotonic(), done, computed_s))
 
-    def pushed(self, worker: str, step: int, node: Node) -> None:
-        """The server has a node's gradient from a worker."""
+    def pushed(self, worker: str, step: int, node: Node, computed_s: float) -> None:
+        """The server has a node's gradient from a worker, which says for how many seconds it has computed."""
         if self._book is not None:
-            self._act(self._book.node_pushed(worker, step, node, time.monotonic()))
+            self._act(self._book.node_pushed(worker, step, node, time.monotonic(), computed_s))
 
     def timed(self, worker: str, times: Times) -> None:
         """A worker says where its time went."""

@@ -53,7 +53,7 @@ class GradientPush:
         self._encode = encode
         self._versions = versions
         self._ready = [Readiness(end - begin) for begin, end in bounds]
-        self._kept_back: list[tuple[NDArray[np.float32], range] | None] = [None] * len(sessions)
+        self._kept_back: list[NDArray[np.float32] | None] = [None] * len(sessions)
 
     def final(self, vector: NDArray[np.float32], begin: int, end: int) -> None:
         """Elements [begin, end) of the flat vector have their values."""
@@ -62,30 +62,24 @@ class GradientPush:
                 continue
             ready = self._ready[server]
             for run in runs(ready.known(max(begin, first) - first, min(end, last) - first), LONGEST_RUN):
-                # The last run of a slice waits for what ends the node, to travel in one frame with it.
-                self._send_kept_back(server)
-                self._kept_back[server] = (vector, run)
-            if not ready.complete:
-                self._send_kept_back(server)
+                if last - first <= PIECE:
+                    # The only piece of a slice waits for what ends the node, to travel in one frame with it. More
+                    # would be missed by the others' pieces: none of them is applied and sent back before all are there.
+                    self._kept_back[server] = vector
+                else:
+                    self._send(server, vector, run, None)
 
     def finish(self, ending: Push) -> None:
         """All is known: `ending` holds what the lease book wants to hear."""
         for server in range(len(self._sessions)):
             kept = self._kept_back[server]
-            self._kept_back[server] = None
             end = Push(last=True)
             if server == 0:
                 end.MergeFrom(ending)
             if kept is None:
                 self._sessions[server].send(self._header(server, 0, end), beside=True)
             else:
-                self._send(server, *kept, end)
-
-    def _send_kept_back(self, server: int) -> None:
-        kept = self._kept_back[server]
-        if kept is not None:
-            self._kept_back[server] = None
-            self._send(server, *kept, None)
+                self._send(server, kept, range(1), end)
 
     def _send(self, server: int, vector: NDArray[np.float32], run: range, end: Push | None) -> None:
         session, (first, last) = self._sessions[server], self._bounds[server]

@@ -144,11 +144,15 @@ class LeaseBook:
         self._claims.pop(worker, None)
         return self._assign(now) if self._leases.left(worker) else []
 
-    def lease_wanted(self, worker: str, now: float, done: int = 0) -> list[Action]:
-        """A worker is ready for its next lease; of the one that was revoked it had done so many micro-batches."""
+    def lease_wanted(self, worker: str, now: float, done: int = 0, computed_s: float = 0.0) -> list[Action]:
+        """A worker is ready for its next lease; of the one that was revoked it had done so many micro-batches.
+
+        Args:
+            computed_s: for so long; 0: it does not say.
+        """
         if not self._leases.knows(worker):
             return []
-        self._leases.wanted(worker, now, done)
+        self._leases.wanted(worker, now, done, computed_s)
         return self._assign(now)
 
     def renewed(self, worker: str, now: float) -> list[Action]:
@@ -156,13 +160,19 @@ class LeaseBook:
         self._leases.renewed(worker, now)
         return []
 
-    def node_pushed(self, worker: str, step: int, node: Node, now: float) -> list[Action]:
-        """The book's own server has a node's gradient, now or from before; the others may not have it yet."""
+    def node_pushed(
+        self, worker: str, step: int, node: Node, now: float, computed_s: float = 0.0
+    ) -> list[Action]:
+        """The book's own server has a node's gradient, now or from before; the others may not have it yet.
+
+        Args:
+            computed_s: that the worker has computed for it; 0: it does not say.
+        """
         if not self._leases.knows(worker):
             return []
         current = self.phase is Phase.TRAINING and step == self.step
         complete = self._leases.complete
-        late = self._leases.delivered(worker, node, now, current)
+        late = self._leases.delivered(worker, node, now, current, computed_s)
         if current and not complete and self._leases.complete:
             # From here on it only matters whether the pushes reach the other servers. If they do not, the tick
             # finds the step still open and leases it again.

@@ -24,6 +24,9 @@ Vector = NDArray[np.float32]
 FinalOf = Callable[[Vector, int, int], None]
 """Told that elements [begin, end) of a vector have their values."""
 
+NeededOf = Callable[[int, int], None]
+"""Returns when elements [begin, end) of the parameters are there; see Program.forward_backward."""
+
 WARM_UP_ROUNDS = 2
 MICRO_BATCHES_AHEAD = 2
 MAX_CONFIDENCE = 3
@@ -46,7 +49,7 @@ class LeaseComputer:
     """The compiled model and the data sets of one worker. Not thread-safe: one lease at a time.
 
     Attributes:
-        data_s, compute_s: seconds spent waiting for data and computing, so far.
+        data_s, compute_s, pull_s: seconds so far of waiting for data, of computing, and of waiting for parameters.
     """
 
     def __init__(self, job: LoadedJob, threads: int) -> None:
@@ -63,6 +66,7 @@ class LeaseComputer:
         self._rounding = job.rounding(0)
         self.data_s = 0.0
         self.compute_s = 0.0
+        self.pull_s = 0.0
 
     def load_pieces(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
         """Takes parameters over: offsets in elements, and float32 bytes. They take effect with `use_parameters`."""
@@ -98,7 +102,13 @@ class LeaseComputer:
         """Ends the threads that read ahead."""
         self._parts.close()
 
-    def train(self, grant: Grant, progress: Callable[[], None], final: FinalOf | None = None) -> Partial:
+    def train(
+        self,
+        grant: Grant,
+        progress: Callable[[], None],
+        final: FinalOf | None = None,
+        needed: NeededOf | None = None,
+    ) -> Partial:
         """Gradient of the grant's node, in the order of additions that the tree prescribes.
 
         Args:
@@ -106,6 +116,7 @@ class LeaseComputer:
             progress: called after each micro-batch; what it raises ends the computation, as LeaseRevoked does.
             final: called with the vector that will be returned and a range [begin, end) of its elements as soon as
                 these have their values, during the last backward pass; for every element once.
+            needed: asked before parameters are read; what it raises ends the computation. None: all are there.
 
         Returns:
             The node's value; its gradient, of the whole flat vector, is valid until the next call.
@@ -123,7 +134,7 @@ class LeaseComputer:
         if likely is not None and likely[1] < plan.leaves(likely[0]):
             expected.append((*likely, 0))
         self._parts.expect(expected)
-        partial = self._reduce(step, Node(grant.level, grant.index), plan.leaves(step), progress, final)
+        partial = self._reduce(step, Node(grant.level, grant.index), plan.leaves(step), progress, final, needed)
         begin, end = plan.micro_batch(step, grant.first)[0], plan.micro_batch(step, grant.last - 1)[1]
         partial.samples = end - begin
         partial.digest = index_hashes(self._reader.order(step)[begin:end])
@@ -144,12 +155,19 @@ class LeaseComputer:
         return [[float(v) for v in metric.sums(outputs, as_arrays(target))] for metric in validation.metrics]
 
     def _reduce(
-        self, step: int, node: Node, leaves: int, progress: Callable[[], None], final: FinalOf | None
+        self,
+        step: int,
+        node: Node,
+        leaves: int,
+        progress: Callable[[], None],
+        final: FinalOf | None,
+        needed: NeededOf | None,
     ) -> Partial:
         first, last = node.leaves(leaves)
         waiting: list[Partial] = []  # left children, the largest first
         for leaf in range(first, last - 1):
-            value = self._rounded(Partial(self._program.gradients, self._leaf(step, leaf, None)))
+            value = self._rounded(Partial(self._program.gradients, self._leaf(step, leaf, None, needed)))
+            needed = None  # the first micro-batch has read all
             progress()
             place = leaf - first
             while place & 1:  # a right child: its sibling is the one that has waited the shortest
@@ -171,7 +189,7 @@ class LeaseComputer:
             if final is not None:
                 final(right, begin, end)
 
-        loss = self._leaf(step, last - 1, add)
+        loss = self._leaf(step, last - 1, add, needed)
         progress()
         for left in reversed(waiting):
             loss = left.loss + loss
@@ -191,16 +209,33 @@ class LeaseComputer:
             np.copyto(self._kept[depth], value.gradient)
         return Partial(self._kept[depth], value.loss)
 
-    def _leaf(self, step: int, leaf: int, final: Callable[[int, int], None] | None) -> float:
+    def _leaf(
+        self,
+        step: int,
+        leaf: int,
+        final: Callable[[int, int], None] | None,
+        needed: NeededOf | None = None,
+    ) -> float:
         """Computes a micro-batch's gradients; the sum of its losses."""
         begun = time.monotonic()
         x, target = self._parts.get((step, leaf, 0))
         read = time.monotonic()
+        pulled = 0.0
+
+        def waiting(begin: int, end: int) -> None:
+            nonlocal pulled
+            asked = time.monotonic()
+            if needed is not None:
+                needed(begin, end)
+            pulled += time.monotonic() - asked
+
         scale = 1.0 / self._job.plan.step_samples(step)
+        key = (self._job.spec.seed, step, leaf)
         with self._reader.naming((step, leaf, 0)):
-            loss = self._program.forward_backward(x, target, scale, (self._job.spec.seed, step, leaf), final)
+            loss = self._program.forward_backward(x, target, scale, key, final, waiting if needed else None)
         self.data_s += read - begun
-        self.compute_s += time.monotonic() - read
+        self.compute_s += time.monotonic() - read - pulled
+        self.pull_s += pulled
         return loss
 
 

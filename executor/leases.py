@@ -27,7 +27,7 @@ OVERDUE_FACTOR = 2.0  # a copy is given to another worker after this many times 
 MIN_OVERDUE_S = 0.05  # but not for so little
 SOONER = 1.5  # or at once, if what remains would take another worker this many times less
 RECHECK_S = 0.02
-REMEMBERED = 9  # durations of a worker that its speed is the median of
+REMEMBERED = 9  # leases of a worker that its speed is the median of
 FORGET = 0.9  # a worker that had nothing in a phase is thought faster by this, so that its recovery is found out
 
 
@@ -64,6 +64,7 @@ class _Worker:
     lease: Lease | None = None
     overdue: bool = False
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    computed: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     place: int = -1  # first leaf of its last node
     last_phase: int = 0
     passed_over: int = 0
@@ -84,6 +85,8 @@ class Leases:
         self._waiting: dict[str, None] = {}  # an ordered set
         self._free = FreeWork()
         self._leaf_s: deque[float] = deque(maxlen=64)
+        self._computed_s: deque[float] = deque(maxlen=64)
+        self._guesses_s: deque[float] = deque(maxlen=64)  # from warming up, which has no pushes
         self._recheck = math.inf
 
     # --- what may be asked ------------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ class Leases:
         """A worker has connected; a micro-batch took it so long when it warmed up."""
         self._workers[worker] = _Worker(micro_batch_s)
         if micro_batch_s > 0:
-            self._leaf_s.append(micro_batch_s)
+            self._guesses_s.append(micro_batch_s)
 
     def left(self, worker: str) -> bool:
         """A worker's connection is gone; True if that may matter to others."""
@@ -165,13 +168,18 @@ class Leases:
             self._release(gone.lease)
         return True
 
-    def wanted(self, worker: str, now: float, done: int = 0) -> None:
-        """A connected worker is ready for its next lease; what it held it has given up after `done` leaves of it."""
+    def wanted(self, worker: str, now: float, done: int = 0, computed_s: float = 0.0) -> None:
+        """A connected worker is ready for its next lease; what it held it has given up after `done` leaves of it.
+
+        Args:
+            computed_s: how long it has computed these; 0: it does not say.
+        """
         entry = self._workers[worker]
         lease, entry.lease = entry.lease, None
         if lease is not None:
             if done:
-                self._took(entry, (now - lease.granted) / (done * self._leaf_size))
+                taken_s, size = now - lease.granted, done * self._leaf_size
+                self._took(entry, taken_s / size, min(computed_s or taken_s, taken_s) / size)
             self._release(lease)
         entry.overdue = False
         self._waiting[worker] = None
@@ -182,11 +190,14 @@ class Leases:
         if entry and entry.lease:
             entry.lease.deadline = now + self.lease_s(entry.lease.size, worker)
 
-    def delivered(self, worker: str, node: Node, now: float, current: bool = True) -> list[str]:
+    def delivered(
+        self, worker: str, node: Node, now: float, current: bool = True, computed_s: float = 0.0
+    ) -> list[str]:
         """A node is here, from a worker that may or may not hold a lease of it.
 
         Args:
             current: whether it is of this phase; from an earlier one it still tells how fast the worker is.
+            computed_s: how long the worker has computed; 0: it does not say.
 
         Returns:
             Workers of whose leases nothing is needed any more.
@@ -195,7 +206,8 @@ class Leases:
         lease = entry.lease
         if lease is not None and lease.node == node and (lease.phase == self._phase) == current:
             entry.lease = None
-            self._took(entry, (now - lease.granted) / lease.size)
+            taken_s = now - lease.granted
+            self._took(entry, taken_s / lease.size, min(computed_s or taken_s, taken_s) / lease.size)
         if not current:
             return []
         first, last = node.leaves(self._free.count)
@@ -263,11 +275,14 @@ class Leases:
     # --- speeds -----------------------------------------------------------------------------------------------------
 
     def _typical_s(self) -> float:
-        return median(self._leaf_s) if self._leaf_s else 0.0
+        known = self._leaf_s or self._guesses_s
+        return median(known) if known else 0.0
 
-    def _took(self, entry: _Worker, micro_batch_s: float) -> None:
+    def _took(self, entry: _Worker, micro_batch_s: float, computed_s: float) -> None:
         entry.durations.append(max(micro_batch_s, 1e-6))
+        entry.computed.append(max(computed_s, 1e-6))
         self._leaf_s.append(entry.durations[-1])
+        self._computed_s.append(entry.computed[-1])
 
     def _own_s(self, worker: str) -> float:
         entry = self._workers.get(worker)
@@ -276,9 +291,16 @@ class Leases:
         return median(entry.durations) if entry.durations else entry.guess_s
 
     def _leaf_time_s(self, worker: str) -> float:
-        """Seconds that a leaf will take a worker, as far as shares go."""
-        typical = self._typical_s() or 1.0
-        own = (self._own_s(worker) or typical) * FORGET ** self._workers[worker].passed_over
+        """Seconds that a leaf will take a worker, as far as shares go.
+
+        Only computing counts: a push and its way through the network take as long whatever the share, and vary from
+        worker to worker and from step to step where the network is what all wait for.
+        """
+        entry = self._workers[worker]
+        known = self._computed_s or self._guesses_s
+        typical = median(known) if known else 1.0
+        own = (median(entry.computed) if entry.computed else entry.guess_s) or typical
+        own *= FORGET**entry.passed_over
         similar = typical / SIMILAR <= own <= typical * SIMILAR or (self._workers[worker].passed_over and own < typical)
         return (typical if similar else own) * self._leaf_size
 
@@ -333,7 +355,7 @@ class Leases:
             if not open_leaves:
                 continue
             part = -(-len(open_leaves) // max(len(self._waiting), 1))
-            copy_s = leaf_s * part
+            copy_s = max(leaf_s, self._typical_s() * self._leaf_size) * part
             remaining_s = lease.remaining_s(now)
             if now < self._due(lease) and remaining_s < max(SOONER * copy_s, MIN_OVERDUE_S):
                 continue

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from executor.pieces import piece_count, whole_pieces
+from executor.pieces import piece_bounds, piece_count, whole_pieces
 from proto.exchange_pb2 import Parameters
 from proto.frames import FrameError
 
@@ -76,7 +76,7 @@ class ParameterInbox:
         if message.version != part.version:
             part.version, part.received = message.version, set()
         part.received.update(pieces)
-        if part.complete:
+        if part.complete and part.wanted <= part.version:
             part.wanted = -1
         if len(payload) and not placed:
             self.waiting.append((part.begin + begin, payload))
@@ -97,6 +97,22 @@ class ParameterInbox:
                 part.wanted, part.version, part.received = version, -1, set()
                 asked.append(server)
         return asked
+
+    def on_the_way(self, version: int) -> bool:
+        """Whether all that is missing of this version, if anything is, was asked for."""
+        parts = self._slices
+        return not self.has(version) and all(version in (p.wanted, p.version if p.complete else -1) for p in parts)
+
+    def lacking(self, version: int) -> list[tuple[int, int]]:
+        """The pieces of this version that are still to come, as ranges [begin, end) of the flat vector."""
+        found = []
+        for part in self._slices:
+            here = part.received if part.version == version else set()
+            for index in range(piece_count(part.size)):
+                if index not in here:
+                    begin, end = piece_bounds(part.size, index)
+                    found.append((part.begin + begin, part.begin + end))
+        return found
 
     def has(self, version: int) -> bool:
         """Whether all of it is here."""

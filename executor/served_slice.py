@@ -243,7 +243,7 @@ class ServedSlice:
             return
         keeper.timed(session.peer, push.times)
         # Even if stale here: it may have been pushed again for another server's sake.
-        keeper.pushed(session.peer, push.step, node)
+        keeper.pushed(session.peer, push.step, node, push.computed_s)
         if push.lease:
             keeper.lease_wanted(session.peer)
 

@@ -219,7 +219,7 @@ class ParameterServer:
                 case "want":
                     held.outbox.want(session, header.want.version, held.held, again=True)
                 case "lease_request" if book.keeper is not None:
-                    book.keeper.lease_wanted(session.peer, header.lease_request.done)
+                    book.keeper.lease_wanted(session.peer, header.lease_request)
                 case "renew" if book.keeper is not None:
                     book.keeper.renewed(session.peer)
                 case "scores" if book.keeper is not None:

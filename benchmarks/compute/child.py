@@ -23,7 +23,10 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 
 
 def ours(network: Network, options: argparse.Namespace) -> tuple[Callable[[], float], Callable[[], Roofline]]:
-    """Mesograd's step: forward, backward, SGD with momentum and weight decay; and what measures its limit."""
+    """Mesograd's step: forward, backward, SGD with momentum and weight decay; and what measures its limit.
+
+    With --no-update it is what a worker computes: servers do the rest.
+    """
     import compute
     from compute import nn, optim
 
@@ -45,7 +48,8 @@ def ours(network: Network, options: argparse.Namespace) -> tuple[Callable[[], fl
         step += 1
         program.parameters_changed()
         loss = program.forward_backward(x, target, 1.0 / options.batch, (1, step, 0))
-        update.step(program.parameters, program.gradients, step, 1)
+        if options.update:
+            update.step(program.parameters, program.gradients, step, 1)
         return loss / options.batch
 
     def limit() -> Roofline:
@@ -101,6 +105,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--engine", default="onednn")
     parser.add_argument("--variant", choices=["eager", "channels_last", "compile"], default="eager")
+    parser.add_argument("--no-update", action="store_false", dest="update", help="of Mesograd's parameters")
     options = parser.parse_args()
     network = NETWORKS[options.network]
     run, limit = ours(network, options) if options.side == "ours" else (theirs(network, options), None)

@@ -66,11 +66,11 @@ def step_flops(graph: Graph, batch: int) -> float:
     for node in graph.nodes:
         trained = any(parameter.trained for parameter in node.parameters)
         passes = 1 + trained + any(needed[source] for source in node.sources)
-        total += passes * _forward_flops(node)
+        total += passes * forward_flops(node)
     return total * batch
 
 
-def _forward_flops(node: Node) -> float:
+def forward_flops(node: Node) -> float:
     """Of a sample's forward pass; 0 for layers without products."""
     layer = node.layer
     if isinstance(layer, nn.ScaledDotProductAttention):

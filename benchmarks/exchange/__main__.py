@@ -65,10 +65,16 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def process(task: dict[str, Any], **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A child with the environment that the executor gives to tasks; killed on leaving."""
+def process(
+    task: dict[str, Any], enter: tuple[str, ...] = (), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A child with the environment that the executor gives to tasks; killed on leaving.
+
+    Args:
+        enter: command that runs what follows it where the child shall run.
+    """
     child = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.exchange.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [*enter, sys.executable, "-m", "benchmarks.exchange.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, cwd=ROOT, env={**child_environment(os.environ, TaskRequest(b"", 1, {})), **environment},
         stderr=None if os.environ.get("MESOGRAD_LOG") else subprocess.DEVNULL,
     )  # fmt: skip

@@ -19,14 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import compute
+from benchmarks.compute.roofline import forward_flops, step_flops
 from compute import data, models, nn, optim, trigger
 from compute.data.source import Indices
+from compute.engines.staged import gaps, joined
+from compute.graph import build_graph
 from compute.memory import aligned
 from executor.job import LoadedJob
 from executor.server import ParameterServer
 from executor.step_plan import StepPlan
 from executor.worker import Worker
 from proto import control_pb2 as control
+from scheduler.step_times import mean_seconds
 
 SAMPLES = 1 << 20
 
@@ -46,26 +50,58 @@ class Blank(data.Source):
 
 
 class NoNetwork:
-    """Takes the place of a compiled program: has parameters and gradients, and computes nothing."""
+    """Takes the place of a compiled program: has parameters and gradients, and computes nothing.
+
+    Where it shall take time, it sleeps: in proportion to the floating-point operations of each layer's passes.
+    """
+
+    compute_s = 0.0
 
     def __init__(self, model: nn.Module, _criterion: Any, inputs: Any, **_: Any) -> None:
-        self._layout = compute.parameter_layout(model, inputs)
-        size = sum(info.size for info in self._layout)
-        self.parameters = aligned((size,))
-        self.gradients = aligned((size,))
+        graph = build_graph(model, inputs)
+        self.parameters = aligned((graph.size,))
+        self.gradients = aligned((graph.size,))
         self.gradients[:] = 1e-6
+        total = step_flops(graph, 1)
+        needed = graph.needs_gradient()
+        self._layers = []
+        for node in graph.nodes:
+            forward = forward_flops(node) / total
+            spans = [(p.offset, p.offset + p.size) for p in node.parameters if p.spec.kind == "weight"]
+            backward = forward * (bool(spans) + any(needed[source] for source in node.sources))
+            self._layers.append((forward, backward, joined(spans)))
+        self._rest = gaps([(0, spans) for _, _, spans in self._layers], graph.size)
 
     def parameters_changed(self) -> None:
         """Nothing follows from parameters here."""
 
     def forward_backward(
-        self, _x: Any, _target: Any, _scale: float, _key: Any, final: Callable[[int, int], None] | None = None
-    ) -> float:
-        """Says that the gradients are there, from the last to the first as a backward pass does."""
-        if final is not None:
-            for info in reversed(self._layout):
-                final(info.offset, info.offset + info.size)
+        self, _x: Any, _target: Any, _scale: float, _key: Any, final: Callable[[int, int], None] | None = None,
+        needed: Callable[[int, int], None] | None = None,
+    ) -> float:  # fmt: skip
+        """Asks for the parameters in the order of a forward pass, then says from the last to the first as a backward
+        pass does that the gradients are there."""
+        due = time.monotonic()
+        for forward, _, spans in self._layers:
+            if needed is not None:
+                asked = time.monotonic()
+                for span in spans:
+                    needed(*span)
+                due += time.monotonic() - asked
+            due = self._take(due, forward)
+        for _, backward, spans in reversed(self._layers):
+            due = self._take(due, backward)
+            for span in spans if final is not None else ():
+                final(*span)
+        for span in self._rest if final is not None else ():
+            final(*span)
         return 1.0
+
+    def _take(self, due: float, share: float) -> float:
+        """Waits for a share of the time after `due`; when that was to end, so that it does not matter who is late."""
+        due += share * self.compute_s
+        time.sleep(max(due - time.monotonic(), 0.0))
+        return due
 
 
 def zeros(model: nn.Module, inputs: Any, _seed: int) -> NDArray[np.float32]:
@@ -80,19 +116,20 @@ def job_of(task: dict[str, Any]) -> LoadedJob:
     spec = compute.TrainingSpec(
         models.vgg_cifar10(), nn.NLLLoss(), data.Dataset(Blank()) >> data.normalize(0.0, 1.0),
         optim.SGD(0.01, momentum=0.9), batch_size=leaves, end_when=trigger.max_iteration(int(task["steps"])),
-        micro_batches=leaves,
+        micro_batches=leaves, compression=task.get("compression", "none"),
     )  # fmt: skip
     return LoadedJob(control.Job(job_id="benchmark"), spec, StepPlan(SAMPLES, leaves, leaves))
 
 
 async def serve(task: dict[str, Any], membership: control.Membership) -> None:
-    """A parameter server; the first one prints a line for every step: its seconds."""
+    """A parameter server; the first one prints a line for every step: its seconds, and the workers' in each phase."""
     over = asyncio.Event()
     setattr(compute, "initial_parameters", zeros)  # noqa: B010 - which take seconds to draw
 
     def tell(message: control.TaskMessage) -> None:
         for step in message.progress.steps:
-            print(json.dumps({"step": step.step, "seconds": step.seconds}), flush=True)
+            line = {"step": step.step, "seconds": step.seconds, "phases_s": mean_seconds(step.times.values())}
+            print(json.dumps(line), flush=True)
         if message.HasField("finished"):
             over.set()
 
@@ -107,6 +144,7 @@ async def serve(task: dict[str, Any], membership: control.Membership) -> None:
 
 async def work(task: dict[str, Any], membership: control.Membership) -> None:
     """A worker, until it is killed."""
+    NoNetwork.compute_s = float(task.get("compute_s", 0.0))
     setattr(compute, "compile", NoNetwork)  # noqa: B010 - the lease computer shall compile nothing
     setattr(compute, "initial_parameters", zeros)  # noqa: B010 - nor spend seconds on random numbers
     worker = Worker(job_of(task), task["task_id"], "secret", 1)

@@ -7,7 +7,7 @@ from compute.engines.layer_call import LayerCall, views
 from compute.graph import Graph
 from compute.memory import aligned
 from compute.nn.layer import Array, Key, Pass
-from compute.program import Engine, Final, Plan, Program
+from compute.program import Engine, Final, Needed, Plan, Program
 from compute.spec import Arrays
 
 
@@ -33,7 +33,8 @@ class PlainPlan(Plan):
         self._grad_outputs = tuple(aligned(graph.values[value].shape(batch)) for value in graph.outputs)
         self._outputs: Arrays = ()
 
-    def forward(self, inputs: Arrays, key: Key, training: bool, share: float) -> Arrays:
+    def forward(self, inputs: Arrays, key: Key, training: bool, share: float, needed: Needed) -> Arrays:
+        needed(0, self._program.parameters.size)
         self._pass.key, self._pass.training, self._pass.share = key, training, share
         arrays = dict(zip(self._graph.inputs, inputs, strict=True))
         for call in self._calls:

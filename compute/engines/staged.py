@@ -25,7 +25,7 @@ from compute.graph import Graph, Node
 from compute.memory import aligned
 from compute.nn.criterion import Criterion
 from compute.nn.layer import Arrayed, Key, Pass
-from compute.program import Engine, Final, Plan, Program
+from compute.program import Engine, Final, Needed, Plan, Program
 from compute.spec import Arrays, Shape
 
 Call = Callable[[], Any]
@@ -61,9 +61,11 @@ class Stage(ABC):
     Attributes:
         outputs: of the last of the nodes.
         reads_outputs: whether the backward calls read them, or others may that share their memory.
+        reads_statistics: whether any of its calls reads those of its nodes' parameters that are statistics.
     """
 
     reads_outputs = True
+    reads_statistics = True
 
     def __init__(self, plan: StagedPlan, nodes: Sequence[Node]) -> None:
         self.plan = plan
@@ -160,11 +162,15 @@ class StagedPlan(Plan):
             self._tensors[value] = Tensor(aligned(graph.values[value].shape(batch), dtype))
         self._inputs = [self._tensors[value].array for value in graph.inputs]
         self._stages: list[tuple[Stage, tuple[int, ...]]] = []
+        self._reads: list[tuple[int, str, list[Span]]] = []  # after so many forward calls: the stage and what it reads
         for nodes in engine.groups(graph):
             self._layers = "+".join(node.name for node in nodes)
             sources = outside_sources(nodes)
+            before = len(self._emitted)
             stage = engine.stage(self, nodes, tuple(self._tensors[source] for source in sources))
             self._stages.append((stage, sources))
+            if spans := read_spans(stage):
+                self._reads.append((before, self._layers, spans))
             self._tensors.update(zip(nodes[-1].outputs, stage.outputs, strict=True))
         self._layers = "outputs"
         self.outputs = tuple(self.convert(self._tensors[value], ROWS).array for value in graph.outputs)
@@ -336,13 +342,17 @@ class StagedPlan(Plan):
         self._forward = [chosen(emitted) for emitted in self.forward_calls]
         self._backward = [chosen(emitted) for emitted in self.backward_calls]
 
-    def forward(self, inputs: Arrays, key: Key, training: bool, share: float) -> Arrays:
+    def forward(self, inputs: Arrays, key: Key, training: bool, share: float, needed: Needed) -> Arrays:
+        needed(0, self.program.parameters.size)
         self.engine.prepare()
+        self._begin_pass(inputs, key, training, share)
+        run(self._forward)
+        return self.outputs
+
+    def _begin_pass(self, inputs: Arrays, key: Key, training: bool, share: float) -> None:
         self.current.key, self.current.training, self.current.share = key, training, share
         for buffer, array in zip(self._inputs, inputs, strict=True):
             np.copyto(buffer, array)
-        run(self._forward)
-        return self.outputs
 
     def backward(self, targets: Arrays, scale: float, final: Final) -> float:
         loss = self._loss_gradient(targets, scale)
@@ -394,6 +404,18 @@ class LayerStage(Stage):
         arrays = (*rows.values(), *(buffer.array for buffer in buffers if buffer is not None))
         plan.emit(call, uses=(*self._uses, *arrays))
         return buffers
+
+
+def read_spans(stage: Stage) -> list[Span]:
+    """The parameters that a stage's calls read, of either pass."""
+    return joined(
+        {
+            (parameter.offset, parameter.offset + parameter.size)
+            for node in stage.nodes
+            for parameter in node.parameters
+            if stage.reads_statistics or parameter.spec.kind != "statistic"
+        }
+    )
 
 
 def outside_sources(nodes: Sequence[Node]) -> tuple[int, ...]:

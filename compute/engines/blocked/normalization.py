@@ -45,6 +45,7 @@ class BatchNormStage(Stage):
         layer = nodes[0].layer
         assert isinstance(layer, BatchNorm)
         own = layer.uses_batch_statistics(plan.training)
+        self.reads_statistics = not own
         parameters, self._gradients = plan.parameters(nodes[0]), plan.gradients(nodes[0])
         self._flags = (USE_SCALE | USE_SHIFT if layer.affine else 0) | (0 if own else USE_GLOBAL_STATS)
         self._flags |= FUSE_RELU if len(nodes) > 1 else 0

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from compute.engines.blocked.layout import Layout
 from compute.engines.dnnl import Api, Descriptor, Memory, Operation, Unimplemented, reorder
 from compute.engines.dnnl.constants import BF16, BLOCKED_TAGS, DST, F32, SRC, WORKSPACE, DataType
-from compute.engines.staged import StagedPlan
+from compute.engines.staged import StagedPlan, run
 from compute.engines.tensor import ROWS, Tensor
 from compute.graph import Graph
 from compute.nn.layer import Array, Key
+from compute.program import Needed
 from compute.spec import Arrays, Shape
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class BlockedPlan(StagedPlan):
     def __init__(self, engine: BlockedEngine, graph: Graph, batch: int, training: bool) -> None:
         self.api = Api(engine.scratchpad)
         self.dtype: DataType = BF16 if engine.program.precision == "bf16" else F32
-        self._packed: dict[int, PackedWeight] = {}
+        self._packed: dict[str, dict[int, PackedWeight]] = {}  # by the stage whose calls read it
         super().__init__(engine, graph, batch, training)
 
     # --- layouts ------------------------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ class BlockedPlan(StagedPlan):
         if layout == ROWS and strides is None:
             return Tensor(parameter.reshape(dims))
         packed = self.engine.weights.get(parameter, dims, descriptor, strides, parts)
-        self._packed[id(packed)] = packed
+        self._packed.setdefault(self._layers, {})[id(packed)] = packed
         return Tensor(packed.array, Layout(descriptor))
 
     def weight_gradient(self, gradient: Array, dims: Shape, descriptor: Descriptor) -> Tensor:
@@ -177,10 +178,20 @@ class BlockedPlan(StagedPlan):
     def _memory(self, tensor: Tensor) -> Memory:
         return self.api.memory(self.describe(tensor), tensor.array)
 
-    def forward(self, inputs: Arrays, key: Key, training: bool, share: float) -> Arrays:
-        for packed in self._packed.values():
-            packed.refresh(self.engine.weights.version)
-        return super().forward(inputs, key, training, share)
+    def forward(self, inputs: Arrays, key: Key, training: bool, share: float, needed: Needed) -> Arrays:
+        """Asks for each stage's parameters when its turn comes, and only then puts them into the kernels' layouts."""
+        self.engine.prepare()
+        self._begin_pass(inputs, key, training, share)
+        version, begin = self.engine.weights.version, 0
+        for end, layers, spans in self._reads:
+            run(self._forward[begin:end])
+            begin = end
+            for span in spans:
+                needed(*span)
+            for packed in self._packed.get(layers, {}).values():
+                packed.refresh(version)
+        run(self._forward[begin:])
+        return self.outputs
 
 
 def vector(array: Array) -> Tensor:
