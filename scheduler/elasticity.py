@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from scheduler import actions as act
 from scheduler import events as ev
 from scheduler.ending import Ending, Phase
@@ -23,6 +25,7 @@ class Elasticity:
         self._fair = FairShare(job.patience)
         self.cap: int | None = None
         self._next_look: float | None = None
+        self._free_cpus: Mapping[str, float] = {}  #: by agent, when the shares were last looked at
 
     @property
     def wanted(self) -> int:
@@ -118,6 +121,7 @@ class Elasticity:
             return
         have = sum(1 for slot in job.slots.of("worker") if slot.task is not None and not slot.task.leaving)
         before = self.wanted
+        self._free_cpus = {agent_id: piece.cpus for agent_id, piece in event.cluster.free.items()}
         self.cap = self._fair.workers(event.cluster, job.framework_id, job.plan, self._base(), have, now)
         if self.wanted < min(before, have):
             job.note(f"gives up {have - self.wanted} of {have} workers: other frameworks are owed their share")
@@ -153,16 +157,19 @@ class Elasticity:
                 if slot.task is not None:
                     self._ask_to_go(slot, slot.task, why, now)
 
-    def _worth(self, slot: Slot) -> tuple[float, ...]:
-        """Ascending: first slots without a task, then those that do not compute yet, then on agents with little else.
+    def _worth(self, slot: Slot) -> tuple[float | str, ...]:
+        """Ascending: first slots without a task, then those that do not compute yet, then those of one agent after the
+        other, beginning where most is free already, and then where the job has least.
 
-        So agents become free as a whole, executor included, which is what others can use best.
+        So free pieces come together, and agents become free as a whole, executor included, which is what others can use
+        best.
         """
         task = slot.task
         if task is None:
             return (0, -slot.index)
-        beside = len(self._job.slots.on_agent(task.agent_id))
-        return (1, task.leaving == "", task.hello is not None, beside, -slot.index)
+        here = task.agent_id
+        free_cpus, beside = self._free_cpus.get(here, 0.0), len(self._job.slots.on_agent(here))
+        return (1, task.leaving == "", task.hello is not None, -free_cpus, beside, here, -slot.index)
 
     def _ask_to_go(self, slot: Slot, task: Task, why: str, now: float) -> None:
         """SIGTERM: its connections end, so that its lease is free at once."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scheduler.plan import JobPlan, Patience
 from scheduler.resources import Need
@@ -49,6 +49,32 @@ class ClusterShares:
     mem_mb: float
     parties: tuple[Party, ...]
     roles: Mapping[str, RoleTerms] = field(default_factory=dict)
+    #: by agent id; pieces on two agents are no room for one task. Empty: not known.
+    free: Mapping[str, Need] = field(default_factory=dict)
+
+    def has_room(self, need: Need) -> bool:
+        """Whether some agent has that much free."""
+        pieces = self.free.values() or (
+            Need(
+                self.cpus - sum(party.cpus for party in self.parties),
+                self.mem_mb - sum(party.mem_mb for party in self.parties),
+            ),
+        )
+        return any(piece.cpus >= need.cpus - _EPSILON and piece.mem_mb >= need.mem_mb - _EPSILON for piece in pieces)
+
+    def without_scraps(self, need: Need) -> ClusterShares:
+        """Without what is free but too small for a task of that size: it is nobody's, and not to be shared.
+
+        On each agent only of what it has least: that is what keeps another task away.
+        """
+        cpus, mem_mb = self.cpus, self.mem_mb
+        for piece in self.free.values():
+            by_cpus, by_mem = piece.cpus / need.cpus + _EPSILON, piece.mem_mb / need.mem_mb + _EPSILON
+            if by_cpus <= by_mem:
+                cpus -= max(0.0, piece.cpus - int(by_cpus) * need.cpus)
+            else:
+                mem_mb -= max(0.0, piece.mem_mb - int(by_mem) * need.mem_mb)
+        return replace(self, cpus=cpus, mem_mb=mem_mb)
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,7 @@ class FairShare:
         self._patience = patience
         self._expected: dict[tuple[str, str], float] = {}  #: (framework, role) -> share when something was given up
         self._expected_until = 0.0
+        self._kept = 0  #: workers that were not given up then
         self._settled_at = 0.0
         self._refused: dict[tuple[str, str], tuple[float, float]] = {}  #: -> (until when, share then)
 
@@ -105,19 +132,17 @@ class FairShare:
             have: workers it has and keeps for now.
             now: seconds.
         """
+        need, whole = plan.worker_need, cluster
+        cluster = cluster.without_scraps(need)
         if cluster.cpus <= 0 or cluster.mem_mb <= 0:
             return None
-        need = plan.worker_need
         mine = Party(
             framework_id, plan.role, base.cpus + have * need.cpus, base.mem_mb + have * need.mem_mb, hungry=True
         )
         others = [party for party in cluster.parties if party.framework_id != framework_id]
         shares = {_key(party): _dominant(party, cluster) for party in others}
-        free = Need(
-            cluster.cpus - sum(party.cpus for party in cluster.parties),
-            cluster.mem_mb - sum(party.mem_mb for party in cluster.parties),
-        )
-        self._update(shares, free.cpus >= need.cpus and free.mem_mb >= need.mem_mb, now)
+        held = {_key(party): _dominant(party, whole) for party in others}  # which does not change with the scraps
+        self._update(held, cluster.has_room(need + plan.executor_need), now)
         hungry = [
             party.hungry and _key(party) not in self._refused and not _terms(cluster, party).full for party in others
         ]
@@ -155,12 +180,13 @@ class FairShare:
         if keep < have and not owed:
             return have
         if keep < have and have > plan.min_workers and settled:
-            self._expected = {key: shares[key] for key in owed}
+            self._expected = {key: held[key] for key in owed}
             self._expected_until, self._settled_at = now + EXPECTED_S, now + SETTLE_S
-        return keep
+            self._kept = keep
+        return min(keep, self._kept) if self._expected else keep  # what others are to take is not taken back meanwhile
 
     def _update(self, shares: Mapping[tuple[str, str], float], room: bool, now: float) -> None:
-        """`room`: what was given up is still free."""
+        """`shares`: what others hold, as parts of the cluster; `room`: what was given up is still free."""
         for key, (until, share) in list(self._refused.items()):
             if now >= until or abs(shares.get(key, -1.0) - share) > _EPSILON:
                 del self._refused[key]
@@ -168,7 +194,7 @@ class FairShare:
             if key not in shares or shares[key] > share + _EPSILON:
                 del self._expected[key]
             elif now >= self._expected_until:
-                if room:  # else somebody else has taken it
+                if room:  # else somebody else has taken it, or it lies in pieces
                     self._refused[key] = (now + self._patience.refused_s, shares[key])
                 del self._expected[key]
 

@@ -17,6 +17,7 @@ from scheduler import events as ev
 from scheduler import refusals
 from scheduler.elasticity import Elasticity
 from scheduler.ending import Ending, Phase
+from scheduler.gang import Gang
 from scheduler.job_state import JobState
 from scheduler.json_values import Json
 from scheduler.launching import Launching
@@ -63,7 +64,8 @@ class Framework:
         self._adoption = Adoption(self.job, self.ending) if saved else None
         self._elasticity = Elasticity(self.job, self.ending)
         self._resizing = Resizing(self.job, self.ending, lambda: self._renew_members(changed=True))
-        self._launching = Launching(self.job, self.ending, self._elasticity)
+        self._gang = Gang(self.job, self.ending)
+        self._launching = Launching(self.job, self.ending, self._elasticity, self._gang)
         self._supervision = Supervision(self.job, self.ending)
         self._connected_once = False
         self._started_at: float | None = None
@@ -291,6 +293,7 @@ class Framework:
             self._promote()
             self._elasticity.check(now)
             self._resizing.check(now)
+            self._gang.check(now)
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()
         if due:

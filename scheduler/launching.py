@@ -11,6 +11,7 @@ from scheduler.constraints import Census
 from scheduler.elasticity import Elasticity
 from scheduler.ending import Ending, Phase
 from scheduler.executors import Executor
+from scheduler.gang import Gang
 from scheduler.job_state import JobState
 from scheduler.placement import AgentOffer, Occupancy, Placement, largest, merge_offers, place
 from scheduler.resources import NOTHING
@@ -20,8 +21,9 @@ from scheduler.slots import Task
 class Launching:
     """Part of the framework's state machine. Keeps no offer: each is used or declined at once."""
 
-    def __init__(self, job: JobState, ending: Ending, elasticity: Elasticity) -> None:
+    def __init__(self, job: JobState, ending: Ending, elasticity: Elasticity, gang: Gang) -> None:
         self._job = job
+        self._gang = gang
         self._ending = ending
         self._elasticity = elasticity
         self._largest = NOTHING
@@ -33,8 +35,9 @@ class Launching:
         job = self._job
         job.mark("first offer")
         self._offered = True
+        away_s = self._gang.away_s(now)
         wanting = self._ending.phase is Phase.RUNNING and bool(job.framework_id)
-        wanting = wanting and job.slots.wanting(now)
+        wanting = wanting and not away_s and job.slots.wanting(now)
         for offer in event.offers:
             job.agents.offers(offer.agent_id, offer.maintenance_in_s, now)
         unused: Sequence[AgentOffer] = event.offers
@@ -44,8 +47,8 @@ class Launching:
         refuse_s = job.patience.refuse_small_s if unplaced or self._elasticity.hungry else job.patience.refuse_idle_s
         ids = tuple(offer_id for offer in unused for offer_id in offer.offer_ids)
         if ids:
-            job.do(act.Decline(ids, refuse_s))
-        if not unplaced and not self._suppressed and not self._elasticity.hungry:
+            job.do(act.Decline(ids, away_s or refuse_s))
+        if not unplaced and not away_s and not self._suppressed and not self._elasticity.hungry:
             self._suppressed = True
             job.do(act.Suppress())
 
@@ -60,12 +63,14 @@ class Launching:
                 job.do(act.Decline(offer.offer_ids, avoid_s))
             else:
                 usable.append(offer)
-        wants = job.slots.wants(now, most=self._room(usable))
-        placed = ((slot.role, task.attributes) for slot, task in job.slots.tasks()) if plan.constraints else ()
-        census = Census(plan.constraints, placed)
-        needs = {want.need for want in wants}
+        needs = job.slots.needs()
         kinds = (False, True) if plan.revocable else (False,)
         fitting = [o for o in usable if any(o.resources.fits(need, kind) for need in needs for kind in kinds)]
+        if not fitting:  # as long as the job would take more than there is room for, most offers are too small
+            return usable
+        wants = job.slots.wants(now, most=self._room(fitting))
+        placed = ((slot.role, task.attributes) for slot, task in job.slots.tasks()) if plan.constraints else ()
+        census = Census(plan.constraints, placed)
         running = self._occupancy(fitting)
         beside = plan.server_need if job.size.colocated else None
         placements = place(wants, fitting, plan.executor_need, running, census, plan.pack, plan.revocable, beside)
@@ -126,7 +131,7 @@ class Launching:
     def ask_for_offers(self, now: float) -> None:
         """One REVIVE for each emptied or new slot, when its back-off ends: it lifts all filters."""
         job = self._job
-        if self._ending.phase is not Phase.RUNNING or not job.connected:
+        if self._ending.phase is not Phase.RUNNING or not job.connected or self._gang.away_s(now):
             return
         silent = job.slots.announce(now)
         if (silent and self._offered) or (self._suppressed and self._elasticity.hungry):
@@ -136,7 +141,7 @@ class Launching:
     def check_starving(self, now: float) -> None:
         """Has the agents looked at when slots have found no room for long."""
         job = self._job
-        if self._ending.phase is not Phase.RUNNING or not job.slots.wanting(now):
+        if self._ending.phase is not Phase.RUNNING or not job.slots.wanting(now) or self._gang.away_s(now):
             self._starving_since = None
         elif self._starving_since is None:
             self._starving_since = now

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -76,8 +77,12 @@ class MasterQuestions:
         frameworks = self._request("POST", "/api/v1", json.dumps({"type": "GET_FRAMEWORKS"}))
         metrics = self.get("/metrics/snapshot")
         roles = self.get("/roles")
-        if frameworks is not None and metrics is not None and roles is not None:
-            self._post(ev.Shares(cluster_shares(frameworks, metrics, roles)))
+        if frameworks is None or metrics is None or roles is None:
+            return
+        shares = cluster_shares(frameworks, metrics, roles)
+        if sum(party.hungry for party in shares.parties) > 1:  # else nothing will be given up, and agents may be many
+            shares = replace(shares, free=free_pieces(self.get("/slaves") or {}))
+        self._post(ev.Shares(shares))
 
     def get(self, path: str) -> Any:
         """JSON from the leading master, or None if it does not answer so."""
@@ -112,6 +117,17 @@ def agent_totals(answer: Mapping[str, Any]) -> tuple[Resources, ...]:
         for agent in answer.get("slaves", ())
         if agent.get("active")
     )
+
+
+def free_pieces(answer: Mapping[str, Any]) -> dict[str, Need]:
+    """What no task and no executor uses on each active agent, from the master's /slaves. Offers count as free."""
+    pieces = {}
+    for agent in answer.get("slaves", ()):
+        if agent.get("active"):
+            total, used = agent.get("resources", {}), agent.get("used_resources", {})
+            cpus, mem_mb = (max(0.0, float(total.get(n, 0)) - float(used.get(n, 0))) for n in ("cpus", "mem"))
+            pieces[str(agent["id"])] = Need(cpus, mem_mb)
+    return pieces
 
 
 def _spans(text: str) -> list[dict[str, int]]:

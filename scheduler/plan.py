@@ -87,6 +87,9 @@ class Patience:
     avoid_first_s: float = 30  #: how long; doubles with every further failure
     avoid_max_s: float = 600
     drain_s: float = 60  #: before an agent's maintenance begins, its tasks are moved
+    gang_hold_s: float = 40  #: at most, at first, a job that cannot begin holds what it has without finding more
+    gang_away_s: float = 10  #: at most, at first, it takes nothing after it has given that back
+    gang_max_s: float = 300  #: to which both grow, doubling
     share_s: float = 3  #: between looks at how the cluster is shared
     refused_s: float = 120  #: a framework that did not take what was given up for it is not waited for that long
     idle_executor_s: float = 5  #: without a task, before an executor is ended

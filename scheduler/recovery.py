@@ -142,7 +142,7 @@ def _restore_slot(job: JobState, key: str, record: Json, now: float) -> None:
     role, index = key.removeprefix(SLOT).rsplit(" ", 1)
     slot = job.slots.ensure(role, int(index))
     slot.incarnation, slot.failures = int(record["incarnation"]), int(record["failures"])
-    slot.mem_factor = float(record.get("mem_factor", 1.0))
+    job.slots.give_memory(slot, float(record.get("mem_factor", 1.0)))
     if not record.get("open", True):
         job.slots.close(slot)
     saved: dict[str, Any] | None = record.get("task")

@@ -6,6 +6,7 @@ waiting --launch--> launched --status--> running --terminal status--> waiting (a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -79,6 +80,7 @@ class Slots:
         self._by_task: dict[str, Slot] = {}
         self._by_agent: dict[str, dict[str, Slot]] = {}  #: agent id -> task id -> slot
         self._empty: dict[tuple[str, int], Slot] = {}  #: open, without a task
+        self._asked: Counter[tuple[str, float]] = Counter()  #: roles and memory factors of those
         self._unannounced: dict[tuple[str, int], Slot] = {}  #: those that no offers have been asked for yet
         self._touched: dict[tuple[str, int], Slot] = {}
         self._failed: list[Slot] = []  #: since the job last got further
@@ -95,10 +97,16 @@ class Slots:
         return slot
 
     def _emptied(self, slot: Slot) -> None:
+        self._taken(slot)
+        self._asked[slot.role, slot.mem_factor] += 1
         self._empty[slot.role, slot.index] = self._unannounced[slot.role, slot.index] = slot
 
     def _taken(self, slot: Slot) -> None:
-        self._empty.pop((slot.role, slot.index), None)
+        if self._empty.pop((slot.role, slot.index), None) is not None:
+            key = slot.role, slot.mem_factor
+            self._asked[key] -= 1
+            if not self._asked[key]:
+                del self._asked[key]
         self._unannounced.pop((slot.role, slot.index), None)
 
     def of(self, role: str) -> list[Slot]:
@@ -187,10 +195,26 @@ class Slots:
             slots = islice(chain(ready, workers), most)
         return [Want(slot.role, slot.index, self.need(slot), self._other_host(slot)) for slot in slots]
 
+    def give_memory(self, slot: Slot, factor: float) -> None:
+        """Its next tasks get so many times the plan's memory."""
+        empty = (slot.role, slot.index) in self._empty
+        if empty:
+            self._taken(slot)
+        slot.mem_factor = factor
+        if empty:
+            self._emptied(slot)
+
     def need(self, slot: Slot) -> Need:
         """What its next task asks for."""
-        need = self.plan.need(slot.role)
-        return need if slot.mem_factor == 1.0 else Need(need.cpus, need.mem_mb * slot.mem_factor, need.ports)
+        return self._need(slot.role, slot.mem_factor)
+
+    def needs(self) -> set[Need]:
+        """What the next tasks of empty slots ask for, those that are backing off included: never many."""
+        return {self._need(*key) for key in self._asked}
+
+    def _need(self, role: str, mem_factor: float) -> Need:
+        need = self.plan.need(role)
+        return need if mem_factor == 1.0 else Need(need.cpus, need.mem_mb * mem_factor, need.ports)
 
     def open(self, slot: Slot) -> None:
         """It is wanted (again)."""

@@ -6,6 +6,7 @@ from scheduler import actions as act
 from scheduler import events as ev
 from scheduler import refusals
 from scheduler.ending import Ending, Phase
+from scheduler.gang import GIVEN_BACK
 from scheduler.job_state import JobState
 from scheduler.slots import Slot, Task
 
@@ -116,7 +117,7 @@ class Supervision:
         had_mb = job.slots.need(slot).mem_mb
         text = f"killed for want of memory, of which it had {had_mb:g} MB"
         if job.plan.mem_retry > 1 and not self._ending.begun:
-            slot.mem_factor *= job.plan.mem_retry
+            job.slots.give_memory(slot, slot.mem_factor * job.plan.mem_retry)
             text += f"; the next one gets {job.slots.need(slot).mem_mb:g} MB"
         elif slot.role == "worker":
             text += " (give more with --mem-per-worker, or let it grow with --mem-retry)"
@@ -143,6 +144,8 @@ class Supervision:
         job.slots.vacate(slot, now, job.patience, counts and running)
         if not running:
             return
+        if task.leaving == GIVEN_BACK:
+            return  # said of all at once
         if task.leaving:
             then = "; a new one starts elsewhere" if slot.open else ""
             job.note(f"{slot.name} has left {task.hostname}: {task.leaving}{then}")

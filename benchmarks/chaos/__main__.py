@@ -1,10 +1,11 @@
 """A job on a cluster to which everything happens: the weights come out the same, no sample is counted twice.
 
-    python -m benchmarks.chaos --seed 1 --minutes 5
+    python -m benchmarks.chaos --seed 1 2 3 --minutes 5 --server-replicas 1
 
-Runs the job twice on a real cluster of 3 masters, 4 agents and a ZooKeeper: undisturbed, and under a schedule of faults
-drawn from the seed. Prints every fault, mend and recovery with its time; exit code 1 unless both runs gave the same
-weights, each epoch counted each sample once, and nothing of the job was left behind.
+Runs the job undisturbed, and then for each seed under a schedule of faults drawn from it, each time on a real cluster
+of its own: 3 masters, 4 agents, a ZooKeeper. Prints every fault, mend and recovery with its time; exit code 1 unless
+all runs gave the same weights, each epoch counted each sample once, and nothing of a job was left behind. What a run
+wrote that went wrong is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,7 @@ from typing import IO
 
 from benchmarks.chaos.job import BATCH, SAMPLES
 from benchmarks.chaos.network import Drops, enter_namespace
-from benchmarks.chaos.schedule import draw
+from benchmarks.chaos.schedule import Fault, draw
 from benchmarks.chaos.world import World
 from scheduler.cluster import EmbeddedCluster
 
@@ -31,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "benchmarks" / "chaos" / "job.py"
 WORKERS, SERVERS, MICRO_BATCHES = 3, 2, 8
 PACE_S = 0.03
-END_S = 300.0  # for the job to come to its end after the faults, and again as long as they lasted, twice
+END_S = 300.0  # for the job to come to its end after the faults
 ORPHANS_S = 30.0
 
 
@@ -53,15 +55,23 @@ class Log:
 class Run:
     """The drivers of one job, one after the other; their lines go to `log` as they come."""
 
-    def __init__(self, master: str, epochs: int, pace_s: float, directory: Path, log: Log) -> None:
+    def __init__(
+        self, master: str, epochs: int, pace_s: float, directory: Path, log: Log, server_replicas: int = 0
+    ) -> None:
         self.lines: list[str] = []
         self._log = log
         self._home = directory / "home"
         self._readers: list[threading.Thread] = []
         self._waits = False  # for attach()
+        directory.mkdir()
+        self._slow_file = directory / "slow"
+        if pace_s:
+            self._slow_file.touch()
         self._start(
             "--master", master, "--workers", str(WORKERS), "--servers", str(SERVERS), "--mem-per-worker", "256",
-            str(JOB), "--epochs", str(epochs), "--pace", str(pace_s), "--checkpoints", str(directory / "checkpoints"),
+            "--server-replicas", str(server_replicas),
+            str(JOB), "--epochs", str(epochs), "--checkpoints", str(directory / "checkpoints"),
+            "--pace", str(pace_s), "--slow-file", str(self._slow_file),
         )  # fmt: skip
 
     def _start(self, *arguments: str) -> None:
@@ -96,6 +106,10 @@ class Run:
         """Starts a driver that goes on in the place of the one that was killed."""
         self._start("--attach")
 
+    def hurry(self) -> None:
+        """The rest of the training goes as fast as it can."""
+        self._slow_file.unlink(missing_ok=True)
+
     @property
     def is_going(self) -> bool:
         return self._waits or self.process.poll() is None
@@ -121,9 +135,8 @@ class Run:
         return {int(match[1]) for line in self.lines if (match := exact.match(line))}
 
 
-def disturb(world: World, run: Run, options: argparse.Namespace) -> None:
-    """Lets the faults of the seed happen while the job runs."""
-    faults = draw(options.seed, options.minutes * 60, options.longest, options.network)
+def disturb(world: World, run: Run, faults: list[Fault], length_s: float) -> None:
+    """Lets the faults happen while the job runs."""
     while run.is_going and not world.tasks("worker"):
         time.sleep(0.1)
     begun = time.monotonic()
@@ -132,19 +145,21 @@ def disturb(world: World, run: Run, options: argparse.Namespace) -> None:
         world.mend(now)
         while faults and faults[0].at_s <= now:
             world.carry_out(faults.pop(0), now)
-        if now > 3 * options.minutes * 60 + END_S:
+        if now > length_s:
+            run.hurry()
+        if now > length_s + END_S:
             break
         time.sleep(0.1)
     world.mend_all()
 
 
-def verdicts(quiet: Run, run: Run, code: int, world: World, epochs: int) -> list[str]:
+def verdicts(weights: str, run: Run, code: int, world: World, epochs: int) -> list[str]:
     """What is wrong; empty if nothing is."""
     wrong = []
     if code != 0:
         wrong.append(f"the job ended with exit code {code}")
-    if not quiet.weights or run.weights != quiet.weights:
-        wrong.append(f"weights {run.weights or '(none)'} instead of {quiet.weights or '(none)'}")
+    if run.weights != weights:
+        wrong.append(f"weights {run.weights or '(none)'} instead of {weights}")
     missing = set(range(1, epochs + 1)) - run.exact_epochs()
     if missing:
         wrong.append(f"epochs without an exact count: {sorted(missing)[:10]}")
@@ -162,11 +177,46 @@ def cluster_in(directory: Path) -> EmbeddedCluster:
     return EmbeddedCluster(directory / "cluster", agents=4, masters=3, cpus=3, mem_mb=3000, ephemeral=True)
 
 
+def undisturbed(epochs: int, options: argparse.Namespace, log: Log) -> str:
+    """The sha256 of the weights if nothing happens; empty if the job fails."""
+    with tempfile.TemporaryDirectory(prefix="mesograd-chaos-") as name, cluster_in(Path(name)) as cluster:
+        run = Run(cluster.master, epochs, 0.0, Path(name) / "job", log)
+        run.finish(options.minutes * 60 + END_S)
+        return run.weights
+
+
+def disturbed(seed: int, epochs: int, weights: str, options: argparse.Namespace, log: Log) -> list[str]:
+    """Runs the job under the seed's faults; what is wrong in the end."""
+    directory = Path(tempfile.mkdtemp(prefix=f"mesograd-chaos-{seed}-"))
+    length_s = options.minutes * 60
+    drops = Drops() if options.network else None
+    with cluster_in(directory) as cluster:
+        log.restart()
+        run = Run(cluster.master, epochs, PACE_S, directory / "job", log, options.server_replicas)
+        world = World(cluster, run, drops, log)
+        try:
+            disturb(world, run, draw(seed, length_s, options.longest, options.network), length_s)
+            code = run.finish(10)
+        finally:
+            if drops is not None:
+                drops.clear()
+            if run.process.poll() is None:
+                run.process.kill()
+        wrong = verdicts(weights, run, code, world, epochs)
+        log(f"faults {', '.join(f'{count} x {kind}' for kind, count in sorted(Counter(world.fired).items()))}")
+    if wrong:
+        wrong.append(f"see {directory}")
+    else:
+        shutil.rmtree(directory)
+    return wrong
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="one after the other")
     parser.add_argument("--minutes", type=float, default=5.0, help="for which faults happen")
     parser.add_argument("--longest", type=float, default=30.0, help="seconds that a fault lasts at the most")
+    parser.add_argument("--server-replicas", type=int, default=0, choices=(0, 1), help="as of `mesograd run`")
     options = parser.parse_args()
     options.network = enter_namespace()
     steps_s = MICRO_BATCHES / WORKERS * PACE_S
@@ -174,27 +224,20 @@ def main() -> int:
     log = Log()
     if not options.network:
         print("without root, or unshare, ip and iptables: no traffic is dropped", flush=True)
-    with tempfile.TemporaryDirectory(prefix="mesograd-chaos-") as name, cluster_in(Path(name)) as cluster:
-        print(f"seed {options.seed}, {epochs} epochs; undisturbed:", flush=True)
-        quiet = Run(cluster.master, epochs, 0.0, Path(name) / "quiet", log)
-        quiet.finish(options.minutes * 60 + END_S)
-        drops = Drops() if options.network else None
-        log.restart()
-        print(f"disturbed for {options.minutes:g} min:", flush=True)
-        run = Run(cluster.master, epochs, PACE_S, Path(name) / "disturbed", log)
-        world = World(cluster, run, drops, log)
-        try:
-            disturb(world, run, options)
-            code = run.finish(10)
-        finally:
-            if drops is not None:
-                drops.clear()
-            if run.process.poll() is None:
-                run.process.kill()
-        wrong = verdicts(quiet, run, code, world, epochs)
-        print("faults: " + ", ".join(f"{count} x {kind}" for kind, count in sorted(Counter(world.fired).items())))
-        print("\n".join(wrong) if wrong else f"as undisturbed: weights sha256 {run.weights}, {epochs} epochs exact")
-    return 1 if wrong else 0
+    print(f"{epochs} epochs, undisturbed:", flush=True)
+    weights = undisturbed(epochs, options, log)
+    if not weights:
+        return 1
+    failed = []
+    for seed in options.seed:
+        print(f"seed {seed}, disturbed for {options.minutes:g} min:", flush=True)
+        if wrong := disturbed(seed, epochs, weights, options, log):
+            failed.append(seed)
+            print("\n".join(f"seed {seed}: {line}" for line in wrong), flush=True)
+        else:
+            print(f"seed {seed}: as undisturbed, weights sha256 {weights}, {epochs} epochs exact", flush=True)
+    print(f"{len(options.seed) - len(failed)} of {len(options.seed)} seeds as undisturbed", flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -98,6 +98,19 @@ def shares(job_cpus, *others):
     return ev.Shares(ClusterShares(10, 100_000, (mine, *others)))
 
 
+def test_workers_go_where_most_is_free_so_that_pieces_come_together():
+    h = Harness(workers=8, min_workers=2, worker_need=Need(1, 100), server_need=Need(0.5, 100, 1))
+    h.start("a", "b", cpus=5)
+    newcomer = Party("other", "*", 0, 0, hungry=True)
+    mine = Party("fw", "*", 8.7, 4000, hungry=False)
+    free = {"a": Need(0.3, 1000), "b": Need(0.6, 1000)}
+    agents = {task.task_id: task.agent_id for _, task in h.framework.job.slots.tasks()}
+    actions = h.send(ev.Shares(ClusterShares(10, 100_000, (mine, newcomer), free=free)))
+    gone = [agents[kill.task_id] for kill in of(actions, act.Kill)]
+    assert len(gone) >= 3
+    assert set(gone[:4]) == {"b"}
+
+
 def test_what_others_are_owed_is_given_up_and_taken_back_when_they_have_gone():
     h = Harness(workers=8, min_workers=2, worker_need=Need(1, 100), server_need=Need(0.5, 100, 1))
     h.start("a", "b", cpus=5)

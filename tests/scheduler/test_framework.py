@@ -791,3 +791,12 @@ def test_the_book_that_moves_while_the_job_is_being_stopped_is_told():
     actions = h.status(ids["server-0"], "TASK_FAILED")
     assert h.phase is Phase.STOPPING
     assert [t for t, _ in sent(actions, "stop")] == [ids["replica-0"]]
+
+
+def test_offers_too_small_for_anything_cost_no_look_at_the_empty_slots(monkeypatch):
+    h = Harness(workers=1000)
+    h.start("a", "b")
+    monkeypatch.setattr(h.framework.job.slots, "wants", None)
+    h.offer("a", "b", mem=100)
+    monkeypatch.undo()
+    assert of(h.offer("a"), act.Accept), "more was wanted all the time"

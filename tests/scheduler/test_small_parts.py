@@ -3,12 +3,13 @@
 import pytest
 
 from scheduler.local import AgentSize, agent_size
-from scheduler.master_questions import _spans
+from scheduler.master_questions import _spans, free_pieces
 from scheduler.mesos_link import parse_offer, parse_status
 from scheduler.phases import Phases, process_age_s
 from scheduler.plan import Patience
 from scheduler.reconciliation import Reconciliation
 from scheduler.resources import Need, ResourceError
+from scheduler.slots import Slots, Task
 
 from .harness import plan
 
@@ -25,6 +26,33 @@ def test_local_agents_do_not_pretend_to_hold_a_task_larger_than_the_machine(need
     host = AgentSize(2, 8000)
     size = agent_size(plan(worker_need=need), host)
     assert size.cpus < need.cpus or size.mem_mb < need.mem_mb
+
+
+def test_free_pieces_of_agents_as_the_master_shows_them():
+    total, used = {"cpus": 4.0, "mem": 1000.0, "cpus_revocable": 3.0}, {"cpus": 1.5, "mem": 1000.0}
+    agents = [{"id": "a", "active": True, "resources": total, "used_resources": used}, {"id": "b", "active": False}]
+    assert free_pieces({"slaves": agents}) == {"a": Need(2.5, 0.0)}
+
+
+def test_what_empty_slots_ask_for_is_known_without_a_look_at_each():
+    slots = Slots(plan(workers=3, worker_need=Need(1, 100), server_need=Need(0.5, 50, 1)))
+    worker, server = Need(1, 100), Need(0.5, 50, 1)
+    assert slots.needs() == {worker, server}
+    for number, slot in enumerate(slots.all):
+        slots.fill(slot, Task(f"task-{number}", "a", "host", "executor", 0.0))
+    assert slots.needs() == set()
+    first, second, _ = slots.of("worker")
+    slots.give_memory(first, 2.0)
+    slots.vacate(first, 0.0, Patience(), counts=True)
+    assert slots.needs() == {Need(1, 200)}
+    slots.vacate(second, 0.0, Patience(), counts=True)
+    slots.open(second)  # which it is already
+    assert slots.needs() == {worker, Need(1, 200)}
+    slots.give_memory(second, 3.0)
+    assert slots.needs() == {Need(1, 200), Need(1, 300)}
+    slots.close(second)
+    slots.close(first)
+    assert slots.needs() == set()
 
 
 def test_offers_from_mesos():
