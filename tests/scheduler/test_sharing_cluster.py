@@ -131,14 +131,14 @@ def test_two_jobs_that_need_all_at_once_and_hold_half_each_have_their_turns(tmp_
             jobs.cluster.kill(agent)
         for name in ("red", "blue"):
             patience = Patience(gang_hold_s=6, gang_away_s=3)
-            jobs.start(name, steps=40, patience=patience, workers=7, min_workers=7)
+            jobs.start(name, steps=40, patience=patience, workers=8, min_workers=8)
         while len(master_call(jobs.cluster, "/frameworks")["frameworks"]) < 2:
             await asyncio.sleep(0.1)
         for agent in agents:
             jobs.cluster.start(agent)
         while min(jobs.workers().values()) < 3:
             await asyncio.sleep(0.1)
-        assert max(jobs.workers().values()) < 7, "neither has all"
+        assert max(jobs.workers().values()) < 8, "neither has all"
         for _, job in jobs.running.values():
             outcome = await job
             assert not outcome.error, outcome
