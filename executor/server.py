@@ -24,6 +24,7 @@ from executor.data_path import ParameterOutbox
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice, Verdict
 from executor.pieces import PIECE
+from executor.recent_reports import Unacknowledged, nothing
 from executor.reduction_tree import Node
 from executor.replica import Replica
 from executor.replication import Replication, totals_message
@@ -65,12 +66,18 @@ class ParameterServer:
     """One server of a job, for as long as its task lives."""
 
     def __init__(
-        self, job: LoadedJob, task_id: str, secret: str, tell_driver: Callable[[control.TaskMessage], None]
+        self,
+        job: LoadedJob,
+        task_id: str,
+        secret: str,
+        tell_driver: Callable[[control.TaskMessage], None],
+        unacknowledged: Unacknowledged = nothing,
     ) -> None:
         self._job = job
         self._task_id = task_id
         self._secret = secret
         self._tell_driver = tell_driver
+        self._unacknowledged = unacknowledged
         self._attempt = 0  # that the slice is of
         self._promised = 0  # frames of attempts before this one are refused
         self._place = (0, 0)  # index of the slice, number of servers; (_, 0): none yet
@@ -155,6 +162,7 @@ class ParameterServer:
             rates=self._rates_told,
             totals=self._totalled,
             weights=self._weights,
+            unacknowledged=self._unacknowledged,
         )
         self._keeping = self._spawn(self._keeper.run())
 
