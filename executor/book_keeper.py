@@ -10,7 +10,7 @@ from compute.optim import ExactSum
 from executor.arrival_book import ArrivalBook
 from executor.checkpoint_keeper import CheckpointKeeper
 from executor.job import LoadedJob
-from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
+from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Paused, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook, Phase
 from executor.peer_server import PeerServer
 from executor.recent_reports import RecentReports, Unacknowledged, nothing
@@ -19,7 +19,7 @@ from executor.resumable import Resumable
 from executor.session import Connection, Session, SessionClosed
 from executor.sum_book import SumBook
 from executor.sum_message import decoded
-from executor.takeover import fits, newest_totals
+from executor.takeover import fits, hands_over, newest_totals
 from proto import control_pb2 as control
 from proto.exchange_pb2 import (
     Bookmark,
@@ -92,6 +92,10 @@ class BookKeeper:
         self._weights = weights
         self._servers = len(membership.servers)
         self._peers = [PeerServer(server) for server in membership.servers if server.index != 0]
+        self._own_task = membership.servers[0].task_id
+        self._former = list(membership.former)
+        here = {server.task_id for server in membership.servers}
+        self._leaving = [PeerServer(server) for server in membership.former if server.task_id not in here]
         self._book: LeaseBook | None = None
         self._order: Restore | None = None  # what every server is to begin with, but for its index
         self._workers: dict[str, tuple[Session, Join]] = {}
@@ -107,6 +111,7 @@ class BookKeeper:
         self._weights_arrived = asyncio.Event()
         self._finished: control.Finished.Reason | None = None
         self._stop: control.Stop | None = None
+        self._pausing = False
         self.over = False  # the last word was said
 
     async def run(self) -> None:
@@ -115,15 +120,17 @@ class BookKeeper:
         Raises:
             InputError: the checkpoint cannot be used.
         """
-        tasks = [asyncio.create_task(self._keep_peer(peer)) for peer in self._peers]
+        tasks = [asyncio.create_task(self._keep_peer(peer)) for peer in [*self._peers, *self._leaving]]
         try:
-            while any(peer.holding is None for peer in self._peers):
+            while any(peer.holding is None for peer in [*self._peers, *self._leaving]):
                 self._surveyed.clear()
                 await self._surveyed.wait()
             holdings = [self._holding(), *(peer.holding for peer in self._peers if peer.holding is not None)]
             mark = self._old_bookmark()
             keep = mark is not None and fits(mark, holdings)
-            start, written, untold = await self._order_restore(mark if keep else None)
+            handed = not keep and hands_over(mark, self._former_holdings())
+            mark = mark if keep or handed else None
+            start, written, untold = await self._order_restore(mark, handed)
             for peer in self._peers:
                 self._send_restore(peer)
             await self._restore(self._order_of(0))
@@ -141,13 +148,15 @@ class BookKeeper:
             now = time.monotonic()
             for worker, (_, join) in self._workers.items():
                 self._act(book.worker_joined(worker, join.micro_batch_s, now, claim_of(join)))
-            self._act(book.begin(now, validated=keep and mark is not None and mark.validated))
-            if keep and mark is not None:
+            self._act(book.begin(now, validated=mark is not None and mark.validated))
+            if keep:
                 self._go_on(book, newest_totals(holdings))
             for worker in self._ready:
                 self._act(book.lease_wanted(worker, now))
             if self._stop is not None:
                 self.stop(self._stop)
+            if self._pausing:
+                self.pause()
             while self._finished is None:
                 due = book.next_deadline()
                 until_due = TICK_S if due is None else due - time.monotonic()
@@ -255,6 +264,12 @@ class BookKeeper:
         if self._book is not None:
             self._act(self._book.stop_wanted(stop.checkpoint, time.monotonic()))
 
+    def pause(self) -> None:
+        """The driver wants everything to stop between two steps."""
+        self._pausing = True
+        if self._book is not None:
+            self._act(self._book.pause_wanted(time.monotonic()))
+
     @property
     def bookmark(self) -> Bookmark | None:
         """What another book needs to go on from here, but for what the server has applied; None before it began."""
@@ -268,11 +283,18 @@ class BookKeeper:
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    async def _order_restore(self, mark: Bookmark | None) -> tuple[Resumable, set[int], control.Progress]:
+    def _former_holdings(self) -> list[Holding]:
+        """What those hold who served in the attempt before, by their index then; empty if that is not asked for."""
+        known = {peer.task_id: peer.holding for peer in [*self._peers, *self._leaving]}
+        known[self._own_task] = self._holding()
+        return [known.get(server.task_id) or Holding() for server in self._former]
+
+    async def _order_restore(self, mark: Bookmark | None, handed: bool) -> tuple[Resumable, set[int], control.Progress]:
         """Decides what the servers begin with.
 
         Args:
             mark: where to go on; None: from a checkpoint, or from the beginning.
+            handed: the slices are those of former servers, cut anew.
 
         Returns:
             The state of the book, the step of the newest checkpoint, if there is one, and what the driver may not know.
@@ -280,7 +302,10 @@ class BookKeeper:
         url, start, untold = await asyncio.to_thread(self._checkpoints.choose, self.attempt)
         newest = {start.step} if start.step else set()
         if mark is not None:
-            self._order = Restore(servers=self._servers, keep=True)
+            self._order = Restore(servers=self._servers, keep=not handed)
+            if handed:
+                self._order.version = mark.progress.step
+                self._order.former.extend(server.address for server in self._former)
             return Resumable.of(mark.progress), newest, mark.reports
         self._order = Restore(servers=self._servers, checkpoint=url)
         return start, newest, untold
@@ -301,7 +326,7 @@ class BookKeeper:
             try:
                 async with Connection(peer.address, self._secret, f"server {peer.index}") as session:
                     peer.session = session
-                    if self._order is None:
+                    if self._order is None or peer in self._leaving:
                         session.send(Header(attempt=self.attempt, survey=Survey()))
                     else:
                         self._send_restore(peer)
@@ -310,6 +335,8 @@ class BookKeeper:
                 logger.info("server %d: %s", peer.index, error)
             finally:
                 peer.session = None
+            if self._order is not None and peer in self._leaving:
+                return
             await asyncio.sleep(RECONNECT_S)
 
     async def _read_peer(self, peer: PeerServer, session: Session) -> None:
@@ -403,6 +430,9 @@ class BookKeeper:
                         self._flush_progress()
                 case Finish(reason):
                     self._finished = reason
+                case Paused():
+                    self._flush_progress()
+                    self._tell_driver(control.TaskMessage(paused=control.Paused(attempt=self.attempt)))
                 case Fail(kind, summary):
                     self._fail(kind, summary)
 

@@ -53,6 +53,11 @@ class Finish:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Tell the driver that nothing goes on until there is another attempt."""
+
+
+@dataclass(frozen=True)
 class Fail:
     """The job cannot go on."""
 
@@ -60,4 +65,4 @@ class Fail:
     summary: str
 
 
-Action = GiveLease | RevokeLease | CommitStep | TellRates | Report | Finish | Fail
+Action = GiveLease | RevokeLease | CommitStep | TellRates | Report | Finish | Paused | Fail

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from enum import Enum, auto
 
 from compute import TrainingSpec
-from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Report, RevokeLease, TellRates
+from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Paused, Report, RevokeLease, TellRates
 from executor.leases import MIN_LEASE_S, Lease, Leases
 from executor.reduction_tree import Node
 from executor.resumable import Resumable
@@ -25,8 +25,8 @@ from proto import control_pb2 as control
 from proto.exchange_pb2 import Grant
 
 __all__ = [
-    "MIN_LEASE_S", "Action", "CommitStep", "Fail", "Finish", "GiveLease", "LeaseBook", "Phase", "Report", "Resumable",
-    "RevokeLease", "TellRates",
+    "MIN_LEASE_S", "Action", "CommitStep", "Fail", "Finish", "GiveLease", "LeaseBook", "Paused", "Phase", "Report",
+    "Resumable", "RevokeLease", "TellRates",
 ]  # fmt: skip
 
 SCORE_COST = 0.4  # scoring a sample costs about this share of training on it: no backward pass
@@ -37,6 +37,7 @@ class Phase(Enum):
 
     TRAINING = auto()
     VALIDATING = auto()
+    PAUSED = auto()  # between two steps, for good: another attempt goes on
     FINISHING = auto()  # waiting for checkpoints to be written
     OVER = auto()
 
@@ -84,6 +85,8 @@ class LeaseBook:
         self._claims: dict[str, tuple[int, Node]] = {}  # gradients that workers have already
         self._stopping: control.Finished.Reason | None = None
         self._begun = False
+        self._pausing = False
+        self._granted = False  # any lease of the running step
 
     # --- what may be asked ------------------------------------------------------------------------------------------
 
@@ -200,7 +203,18 @@ class LeaseBook:
         self._unwritten.discard(step)
         self._written.add(step)
         report = Report(control.Progress(checkpoints=[control.CheckpointReport(step=step, path=path)]))
-        return [report, *self._finish_if_written()]
+        return [report, *self._finish_if_written(), *self._pause_if_written()]
+
+    def pause_wanted(self, now: float) -> list[Action]:
+        """The driver wants the servers to stop between two steps."""
+        self._pausing = True
+        # A lease that has expired may be pushed yet, so a step of which anything was ever leased has to end.
+        if self._begun and self.phase is Phase.TRAINING and not self._granted:
+            self.phase = Phase.PAUSED
+        return self._pause_if_written()
+
+    def _pause_if_written(self) -> list[Action]:
+        return [Paused()] if self.phase is Phase.PAUSED and not self._unwritten else []
 
     def stop_wanted(self, checkpoint: bool, now: float) -> list[Action]:
         """The driver wants the job to end, with a checkpoint or at once."""
@@ -209,7 +223,7 @@ class LeaseBook:
         self._stopping = control.Finished.STOPPED
         self._checkpoints = self._checkpoints and checkpoint
         idle = not self._prepared and not self._leases.done and not self._leases.held
-        if not self._begun or self.phase is Phase.VALIDATING or idle:
+        if not self._begun or self.phase in (Phase.VALIDATING, Phase.PAUSED) or idle:
             return self._end(control.Finished.STOPPED)
         return self._stop_soon(now)
 
@@ -236,10 +250,14 @@ class LeaseBook:
     # --- leases -----------------------------------------------------------------------------------------------------
 
     def _begin_step(self, now: float) -> list[Action]:
+        if self._pausing:
+            self.phase = Phase.PAUSED
+            return self._pause_if_written()
         self.phase = Phase.TRAINING
         self.step = self.committed + 1
         self._leases.open(self.plan.leaves(self.step))
         self._prepared.clear()
+        self._granted = False
         self._result = None
         self._pushed_deadline = math.inf
         rates = self._record.told_rates(self.step)
@@ -251,6 +269,7 @@ class LeaseBook:
             return []
         limit = self._limit() if self.phase is Phase.TRAINING else None
         given = self._leases.assign(now, limit, self._claimed())
+        self._granted = self._granted or bool(given)
         return [GiveLease(worker, self._grant(lease)) for worker, lease in given]
 
     def _claimed(self) -> dict[str, Node]:

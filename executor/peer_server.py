@@ -12,6 +12,7 @@ class PeerServer:
 
     def __init__(self, server: control.Server) -> None:
         self.index = server.index
+        self.task_id = server.task_id
         self.holding: Holding | None = None  # what it had when this attempt began
         self.address = server.address
         self.version = 0  # what it has applied, as far as it said so

@@ -20,6 +20,7 @@ from proto.exchange_pb2 import Apply, Bookmark, Follow, Header, Holding, State, 
 from proto.frames import CHUNK_BYTES, Frame, FrameError, frame
 
 RECONNECT_S = 0.3
+PORTION_BYTES = 512 << 20  # of a state that are queued at once; less than session.MAX_QUEUED_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +91,13 @@ class Replication:
         self._keeping: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._attempt = 0
+        self._servers = 0  # how many there are
 
     def named(self, server: control.Server, servers: int, attempt: int) -> None:
         """The driver says who the replica is, in which attempt."""
+        if servers != self._servers:
+            self._follower = Follower()  # what the replica has is of another slice
+        self._servers = servers
         if not self._follower.named(server.replica_task_id) and attempt == self._attempt:
             if self._follower.in_step:
                 self._tell_in_step()  # the driver may be another one than it was told
@@ -180,11 +185,17 @@ class Replication:
         held.gradients = []
 
     async def _send_state(self, session: Session, held: ParameterSlice) -> None:
-        """Sends everything, and then releases the slice, which is held."""
+        """Sends everything, and then releases the slice, which is held until all but the last portion has left."""
         try:
             frames = await asyncio.to_thread(self._state, held, self._bookmark())
+            queued = 0
+            for made in frames:
+                queued += len(made.payload)
+                if queued > PORTION_BYTES:  # a session that lets too much pile up is cut off
+                    await session.flushed()
+                    queued = len(made.payload)
+                session.send_frames((made,))
             if not session.closed:
-                session.send_frames(frames)
                 self._go_on(session, held)
         finally:
             held.release()

@@ -27,6 +27,20 @@ def fits(bookmark: Bookmark | None, holdings: Sequence[Holding]) -> bool:
     return bookmark.progress.step <= min(versions) and max(versions) - min(versions) <= 1
 
 
+def hands_over(bookmark: Bookmark | None, holdings: Sequence[Holding]) -> bool:
+    """Whether the former servers hold what another number of servers can go on with: all one version, committed.
+
+    Args:
+        bookmark: what the first server knows of the book; None: nothing.
+        holdings: of all former servers, by their index.
+    """
+    if bookmark is None or not holdings:
+        return False
+    version = bookmark.progress.step
+    places = [(holding.index, holding.servers, holding.version) for holding in holdings]
+    return places == [(index, len(holdings), version) for index in range(len(holdings))]
+
+
 def newest_totals(holdings: Sequence[Holding]) -> Totals | None:
     """The totals of the newest step that some servers have applied, and others may not; None if there are none."""
     step = max(holding.version for holding in holdings)

@@ -137,6 +137,8 @@ class Task:
                 self._membership = message.membership
                 if self._part is not None:
                     self._part.joined(message.membership)
+            case "pause" if isinstance(self._part, ParameterServer):
+                self._part.pause(message.pause)
             case "stop" if isinstance(self._part, ParameterServer) and self._part.keeps_book and not self._part.over:
                 self._part.stop(message.stop)  # the job ends in good order; its last word is Finished
             case "stop":

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,6 +29,28 @@ def version() -> str:
 
 
 _WORKERS = click.IntRange(1, 10_000)
+COLOCATED = "colocated"
+MAX_SERVERS = 1_000
+
+
+class _Servers(click.ParamType[int | str]):
+    """A number, or `colocated`."""
+
+    name = "servers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == COLOCATED:
+            return COLOCATED
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if not 1 <= number <= MAX_SERVERS:
+            self.fail(f"{value!r} is neither a number from 1 to {MAX_SERVERS} nor {COLOCATED!r}.", param, ctx)
+        return number
+
+
+_SERVERS = _Servers()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +72,10 @@ cli.add_command(kill)
 @click.option("--workers", type=_WORKERS, help="No more and no less. Default: one per agent of local[N], else 1.")
 @click.option("--min-workers", type=_WORKERS, help="Training begins with that many; more come and go.")
 @click.option("--max-workers", type=_WORKERS, help="Take more workers as the cluster has room, up to that many.")
-@click.option("--servers", type=click.IntRange(1, 1_000), default=1, show_default=True, help="Parameter servers.")
+@click.option(
+    "--servers", type=_SERVERS, default=1, show_default=True, metavar="N|colocated",
+    help="Parameter servers; colocated: one beside the workers on each agent, however these come and go.",
+)  # fmt: skip
 @click.option(
     "--server-replicas", type=click.IntRange(0, 1), default=0, show_default=True,
     help="Live copies of each server: with 1, a lost server costs no replay.",
@@ -104,7 +130,7 @@ def run(
     workers: int | None,
     min_workers: int | None,
     max_workers: int | None,
-    servers: int,
+    servers: int | str,
     server_replicas: int,
     cpus_per_worker: float,
     mem_per_worker: float,
@@ -158,7 +184,8 @@ def run(
         revocable=revocable,
         mem_retry=mem_retry or 0.0,
         environment=_environment(environment),
-        servers=servers,
+        servers=1 if isinstance(servers, str) else servers,
+        colocated=servers == COLOCATED,
         server_replicas=server_replicas,
         cpus_per_worker=cpus_per_worker,
         mem_per_worker_mb=mem_per_worker,
@@ -199,15 +226,23 @@ def _environment(texts: tuple[str, ...]) -> dict[str, str]:
 @cli.command()
 @click.option("--state", default="", metavar="PLACE", help=STATE_HELP)
 @click.argument("job")
-@click.argument("workers", type=_WORKERS)
-def scale(state: str, job: str, workers: int) -> None:
-    """Have WORKERS workers in the running JOB from now on. The trained weights stay the same.
+@click.argument("workers", type=_WORKERS, required=False)
+@click.option("--servers", type=_SERVERS, metavar="N|colocated", help="Parameter servers from now on.")
+def scale(state: str, job: str, workers: int | None, servers: int | str | None) -> None:
+    """Have WORKERS workers in the running JOB from now on, or that many servers. The trained weights stay the same.
 
-    JOB is an id as `mesograd jobs` lists it. Servers cannot be scaled.
+    JOB is an id as `mesograd jobs` lists it.
     """
     from scheduler.scaling import scale as tell
 
-    click.echo(tell(job, workers, state))
+    if workers is None and servers is None:
+        raise click.UsageError("Say how many: WORKERS, or --servers N.")
+    if workers is not None:
+        click.echo(tell(job, workers=workers, place=state))
+    if isinstance(servers, str):
+        click.echo(tell(job, colocated=True, place=state))
+    elif servers is not None:
+        click.echo(tell(job, servers=servers, place=state))
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})

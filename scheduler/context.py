@@ -33,6 +33,7 @@ class RunOptions:
     min_workers: int | None = None  #: default: as many as `workers`, or 1 if there is `max_workers`
     max_workers: int | None = None
     servers: int = 1
+    colocated: bool = False
     server_replicas: int = 0
     cpus_per_worker: float = DEFAULT_WORKER_NEED.cpus
     mem_per_worker_mb: float = DEFAULT_WORKER_NEED.mem_mb

@@ -20,6 +20,7 @@ SECRET_KEY = "mesograd-secret"
 HELLO_DEADLINE_S = 30.0
 ANSWER_DEADLINE_S = 5.0
 MAX_WORKERS = 10_000
+MAX_SERVERS = 1_000
 MAX_MESSAGE_BYTES = 512 * 2**20  #: a job carries the user's code and whatever it closes over
 
 _OPTIONS = [
@@ -131,13 +132,15 @@ class ControlServer:
         context: grpc.aio.ServicerContext[control_pb2.ScaleRequest, control_pb2.ScaleReply],
     ) -> control_pb2.ScaleReply:
         await self._authenticate(context)
-        if not 1 <= request.workers <= MAX_WORKERS:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a job has 1 to {MAX_WORKERS} workers")
+        named = (request.workers, request.servers, request.colocated)
+        if sum(map(bool, named)) != 1 or request.workers > MAX_WORKERS or request.servers > MAX_SERVERS:
+            sizes = f"a job has 1 to {MAX_WORKERS} workers or 1 to {MAX_SERVERS} servers; name one of the two"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, sizes)
         self._requested += 1
         number = self._requested
         self._requests[number] = asyncio.get_running_loop().create_future()
         try:
-            self._on_event(ev.ScaleRequested(number, request.workers))
+            self._on_event(ev.ScaleRequested(number, *named))
             return await asyncio.wait_for(self._requests[number], ANSWER_DEADLINE_S)
         except TimeoutError:
             return control_pb2.ScaleReply(text="the driver is busy ending the job")
@@ -196,6 +199,8 @@ class ControlServer:
                     self._on_event(ev.ProgressReceived(session.task_id, message.progress, message.sequence))
                 elif body == "replicated":
                     self._on_event(ev.ReplicatedReceived(session.task_id, message.replicated.replica))
+                elif body == "paused":
+                    self._on_event(ev.PausedReceived(session.task_id, message.paused.attempt))
                 elif body == "failure":
                     self._on_event(ev.FailureReceived(session.task_id, message.failure))
                 elif body == "finished":

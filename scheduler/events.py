@@ -136,10 +136,12 @@ class Shares:
 
 @dataclass(frozen=True)
 class ScaleRequested:
-    """The user wants that many workers; to be answered by AnswerScale."""
+    """The user wants that many workers, or servers; to be answered by AnswerScale."""
 
     request: int
-    workers: int
+    workers: int = 0  #: 0: as before
+    servers: int = 0  #: likewise
+    colocated: bool = False  #: as many servers as agents have workers
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,14 @@ class ReplicatedReceived:
 
     task_id: str
     replica: str
+
+
+@dataclass(frozen=True)
+class PausedReceived:
+    """Between workers and servers nothing goes on; all servers hold the same version."""
+
+    task_id: str
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -217,6 +227,7 @@ Event = (
     | StreamLost
     | ProgressReceived
     | ReplicatedReceived
+    | PausedReceived
     | FailureReceived
     | FinishedReceived
     | Tick

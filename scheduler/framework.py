@@ -24,6 +24,7 @@ from scheduler.launching import Launching
 from scheduler.outcome import Outcome
 from scheduler.plan import JobPlan, Patience
 from scheduler.recovery import Adoption, Recorder, restore
+from scheduler.resizing import Resizing
 from scheduler.slots import Task
 from scheduler.supervision import Supervision
 
@@ -62,6 +63,7 @@ class Framework:
         self._recorder = Recorder(self.job, self.ending, saved or {})
         self._adoption = Adoption(self.job, self.ending) if saved else None
         self._elasticity = Elasticity(self.job, self.ending)
+        self._resizing = Resizing(self.job, self.ending, lambda: self._renew_members(changed=True))
         self._gang = Gang(self.job, self.ending)
         self._launching = Launching(self.job, self.ending, self._elasticity, self._gang)
         self._supervision = Supervision(self.job, self.ending)
@@ -83,12 +85,13 @@ class Framework:
             ev.LaunchFailed: self._on_launch_failed,
             ev.AgentTotals: self._launching.on_totals,
             ev.Shares: self._elasticity.on_shares,
-            ev.ScaleRequested: self._elasticity.on_scale,
+            ev.ScaleRequested: self._on_scale,
             ev.TornDown: lambda event, now: self.ending.over(),
             ev.HelloReceived: self._on_hello,
             ev.StreamLost: self._on_stream_lost,
             ev.ProgressReceived: self._on_progress,
             ev.ReplicatedReceived: self._on_replicated,
+            ev.PausedReceived: self._resizing.on_paused,
             ev.FailureReceived: self._on_failure,
             ev.FinishedReceived: lambda event, now: self.ending.finish(event.finished, now),
             ev.Tick: self._on_tick,
@@ -110,6 +113,7 @@ class Framework:
         job.out, self._restored = self._restored, []
         if self.phase is not Phase.OVER:
             self._handlers[type(event)](event, now)
+            self._resizing.advance(now)
             self._launching.ask_for_offers(now)
             self.ending.advance(now)
             if self._adoption is not None:
@@ -179,13 +183,13 @@ class Framework:
         job.do(act.Send(task.task_id, self._job_message()))
         self._renew_members(task)
 
-    def _renew_members(self, newcomer: Task | None = None) -> None:
-        """Tells everybody who serves, if that has changed; else only the newcomer."""
+    def _renew_members(self, newcomer: Task | None = None, changed: bool = False) -> None:
+        """Tells everybody who serves, if that has changed or changes now; else only the newcomer."""
         job = self.job
-        before, job.members = job.members, job.members.renewed(job.slots.seats())
+        before, job.members = job.members, job.members.renewed(self._resizing.seats)
         begins = not job.size.started and self._elasticity.enough_joined()
         job.size.started = job.size.started or begins
-        renewed = (before.servers, before.replicas) != (job.members.servers, job.members.replicas)
+        renewed = changed or (before.servers, before.replicas) != (job.members.servers, job.members.replicas)
         if not job.members.complete(job.slots.seats()):
             return  # they hear of the next attempt
         # Servers make ready at once; workers begin when there are enough of them.
@@ -198,6 +202,10 @@ class Framework:
                     self.ending.send_stop(task)
         if any(slot.joined() for slot in job.slots.of("worker")):
             job.mark("hello")
+
+    def _on_scale(self, event: ev.ScaleRequested, now: float) -> None:
+        part = self._resizing if event.servers or event.colocated else self._elasticity
+        part.on_scale(event, now)
 
     def _on_replicated(self, event: ev.ReplicatedReceived, now: float) -> None:
         self.job.members = self.job.members.replicated(event.task_id, event.replica)
@@ -239,7 +247,7 @@ class Framework:
             job.mark("first step")
             if report.attempt > attempt:
                 attempt = report.attempt
-                kept = job.plan.server_replicas and report.step >= job.step
+                kept = (job.plan.server_replicas or job.members.former) and report.step >= job.step
                 what = "going on with" if kept else "replay from"
                 job.note(f"servers complete again (attempt {report.attempt}): {what} step {report.step}")
             if report.step > job.step:
@@ -284,6 +292,7 @@ class Framework:
             self._supervision.check(now)
             self._promote()
             self._elasticity.check(now)
+            self._resizing.check(now)
             self._gang.check(now)
         agents = {task.task_id: task.agent_id for _, task in job.slots.tasks()}
         due = job.reconciliation.due(now) & agents.keys()

@@ -92,6 +92,11 @@ class Job:
             raise UsageError(
                 f"--server-replicas repeats steps to the bit, which --sync {spec.sync} cannot: leave out one of the two"
             )
+        if options.colocated and spec.sync != "sync":
+            raise UsageError(
+                f"--servers colocated changes their number as workers come and go, which --sync {spec.sync} cannot: "
+                "name a number"
+            )
         master = parse_master(options.master)
         plan = self._plan(spec, options, master)
         if self._summary_directory is not None:
@@ -135,6 +140,8 @@ class Job:
             workers=most,
             min_workers=least,
             servers=options.servers,
+            colocated=options.colocated,
+            synchronous=spec.sync == "sync",
             server_replicas=options.server_replicas,
             control="",  # known once the driver listens
             secret=new_secret(),

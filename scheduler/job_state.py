@@ -16,11 +16,20 @@ from scheduler.slots import Slots
 
 @dataclass
 class Size:
-    """How many workers the user wants, which `mesograd scale` changes."""
+    """How many workers and servers the user wants, which `mesograd scale` changes."""
 
-    target: int
+    target: int  #: workers
     minimum: int
     started: bool = False  #: enough of them have been there once for the training to begin
+    servers: int = 1  #: wanted
+    serving: int = 1  #: of the present set
+    colocated: bool = False  #: as many servers as agents have workers
+    pausing: int = 0  #: the attempt whose lease book was told to pause
+
+
+def initial_size(plan: JobPlan) -> Size:
+    """That of a job before it is scaled."""
+    return Size(plan.workers, plan.min_workers, servers=plan.servers, serving=plan.servers, colocated=plan.colocated)
 
 
 @dataclass
@@ -44,7 +53,7 @@ class JobState:
     _marked: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.size = Size(self.plan.workers, self.plan.min_workers)
+        self.size = initial_size(self.plan)
         self.slots = Slots(self.plan)
         self.executors = Executors(self.plan.job_id)
         self.reconciliation = Reconciliation(self.patience)

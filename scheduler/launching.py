@@ -72,7 +72,8 @@ class Launching:
         placed = ((slot.role, task.attributes) for slot, task in job.slots.tasks()) if plan.constraints else ()
         census = Census(plan.constraints, placed)
         running = self._occupancy(fitting)
-        placements = place(wants, fitting, plan.executor_need, running, census, plan.pack, plan.revocable)
+        beside = plan.server_need if job.size.colocated else None
+        placements = place(wants, fitting, plan.executor_need, running, census, plan.pack, plan.revocable, beside)
         for placement in placements:
             self._launch(placement, now)
         used = {placement.offer.agent_id for placement in placements}

@@ -28,6 +28,7 @@ class Members:
     servers: tuple[Seat, ...] = ()  #: by index
     replicas: tuple[Seat, ...] = ()  #: by index of their servers; NOBODY where there is none at the moment
     in_step: tuple[str, ...] = ()  #: task ids of replicas that have all that their servers have acknowledged
+    former: tuple[Seat, ...] = ()  #: servers of the attempt before, by index, while their slices may be needed
 
     def renewed(self, slots: Iterable[Slot]) -> Members:
         """What the tasks in these slots, of servers and replicas, make of it; this one where a server is missing.
@@ -48,10 +49,18 @@ class Members:
             replicas.append(next((_seat(task) for task in tasks if task is not serving and task.hello), NOBODY))
         attempt = self.attempt if tuple(servers) == self.servers else self.attempt + 1
         in_step = tuple(task_id for task_id, _ in replicas if task_id in self.in_step)
-        return Members(attempt, tuple(servers), tuple(replicas), in_step)
+        former = self.former if attempt == self.attempt else ()
+        return Members(attempt, tuple(servers), tuple(replicas), in_step, former)
+
+    def resized(self, slots: Iterable[Slot]) -> Members:
+        """Another number of servers, who are all there: the tasks in these slots. Replicas are behind at first."""
+        slots = list(slots)
+        count = 1 + max(slot.index for slot in slots)
+        renewed = replace(self, servers=self.servers[:count], in_step=()).renewed(slots)
+        return replace(renewed, attempt=self.attempt + 1, former=self.servers)
 
     def _serving(self, index: int, tasks: Sequence[Task]) -> Task | None:
-        present = self.servers[index][0] if self.servers else ""
+        present = self.servers[index][0] if index < len(self.servers) else ""
         for task in tasks:
             if task.task_id == present:
                 return task
@@ -90,7 +99,11 @@ class Members:
         ]
         for server, (task_id, address) in zip(servers, self.replicas, strict=False):
             server.replica_task_id, server.replica_address = task_id, address
-        membership = control_pb2.Membership(attempt=self.attempt, servers=servers, workers=workers)
+        former = [
+            control_pb2.Server(index=index, task_id=task_id, address=address)
+            for index, (task_id, address) in enumerate(self.former)
+        ]
+        membership = control_pb2.Membership(attempt=self.attempt, servers=servers, workers=workers, former=former)
         return control_pb2.DriverMessage(membership=membership)
 
 

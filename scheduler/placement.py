@@ -3,7 +3,8 @@
 Servers first, because without all of them nothing trains, and spread over hosts, because a lost host should take as
 little state as possible. Then their replicas, each on another host than its server if there is one. Then workers:
 spread, each to the agent of the fewest workers, so that they share the cores; or packed, each to the agent that has
-most of the job already, so that others find whole agents. To an agent that is to go into maintenance only if there is
+most of the job already, so that others find whole agents. Servers that are to be colocated come after the workers, to
+agents that have some, each of which keeps room for one. To an agent that is to go into maintenance only if there is
 no room elsewhere.
 """
 
@@ -112,6 +113,7 @@ def place(
     census: Census | None = None,
     pack: bool = False,
     revocable: bool = False,
+    colocated: Need | None = None,
 ) -> list[Placement]:
     """Fits as many wants as possible, in the order servers, replicas, workers, each by index.
 
@@ -123,12 +125,13 @@ def place(
         census: the constraints and the tasks they count; those placed here are added to it.
         pack: workers on few agents, not on many.
         revocable: workers may run on revocable cpus, and do so where there are any.
+        colocated: what a server needs that is to run beside workers; None: servers go anywhere, and first.
 
     Returns:
         One Placement per agent that gets at least one task. For each: what the executors, the launches and `left` hold
         is together what the agent offered.
     """
-    return _Placer(offers, executor_need, running, census or Census(()), pack, revocable).place(wants)
+    return _Placer(offers, executor_need, running, census or Census(()), pack, revocable, colocated).place(wants)
 
 
 class _Placer:
@@ -140,11 +143,14 @@ class _Placer:
         census: Census,
         pack: bool,
         revocable: bool,
+        colocated: Need | None,
     ) -> None:
         self._executor_need = executor_need
         self._census = census
         self._pack = pack
         self._revocable = revocable
+        self._colocated = colocated
+        self._order = _ORDER if colocated is None else {**_ORDER, "worker": -1}
         self._sites = []
         for offer in offers:
             known = running.get(offer.agent_id) or Occupancy(offer.hostname)
@@ -162,7 +168,7 @@ class _Placer:
             return want.role, want.need
 
         # Of wants that are alike, one that finds no room shows that the others will not either.
-        for (role, _), alike in groupby(sorted(wants, key=lambda want: (_ORDER[want.role], want.index)), key=kind):
+        for (role, _), alike in groupby(sorted(wants, key=lambda want: (self._order[want.role], want.index)), key=kind):
             if role == "worker" and not self._census.concerns(role):
                 self._place_workers(alike)
             else:
@@ -210,7 +216,12 @@ class _Placer:
         return [(site, kind) for site in self._sites for kind in kinds if self._fits(site, want, kind)]
 
     def _fits(self, site: _Site, want: Want, revocable: bool) -> bool:
-        return site.placement.left.fits(site.need(want, self._executor_need, revocable), revocable)
+        need = site.need(want, self._executor_need, revocable)
+        if self._colocated is not None and want.role == "server" and not site.workers:
+            return False
+        if self._colocated is not None and want.role == "worker" and not site.servers and not revocable:
+            need = need + self._colocated
+        return site.placement.left.fits(need, revocable)
 
     def _server_key(self, site: _Site, apart_from: str) -> tuple[Any, ...]:
         on_host = self._servers_on_host.get(site.offer.hostname, 0)

@@ -43,6 +43,8 @@ class JobPlan:
     pack: bool = False  #: workers on as few agents as possible, in place of as many
     constraints: tuple[Constraint, ...] = ()  #: on agents and how tasks spread over them
     revocable: bool = False  #: workers may run on resources that Mesos can take away
+    colocated: bool = False  #: servers run beside workers, one on each agent that has some; `servers` at first
+    synchronous: bool = True  #: steps end, so that servers can be added and removed between two of them
     mem_retry: float = 0.0  #: factor for the memory of a task that was killed for want of it; 0: the same again
 
     def __post_init__(self) -> None:

@@ -9,8 +9,8 @@ sent (a launch, a kill), reconciliation finds out: Mesos knows no such task, or 
                     state, hello
     executors       how many were ever launched
     executor AGENT  ExecutorInfo as launched
-    members         attempt, servers, replicas, which of them are in step
-    size            how many workers are wanted, how many at least, whether the training has begun
+    members         attempt, servers, replicas, which of them are in step, servers of the attempt before
+    size            how many workers and servers are wanted, how many workers at least, whether the training has begun
     progress        what has been reported (progress_marks.py)
     ending          phase, outcome, once the job ends
 """
@@ -24,7 +24,7 @@ from proto import control_pb2
 from scheduler import actions as act
 from scheduler.ending import Ending, Phase
 from scheduler.executors import Executor
-from scheduler.job_state import JobState, Size
+from scheduler.job_state import JobState, Size, initial_size
 from scheduler.json_values import Json, decode, encode
 from scheduler.membership import Members
 from scheduler.outcome import Outcome
@@ -58,7 +58,7 @@ class Recorder:
         found: dict[str, Json | None] = {
             FRAMEWORK: {"id": job.framework_id} if job.framework_id else None,
             MEMBERS: encode(job.members) if job.members.attempt else None,
-            SIZE: encode(job.size) if job.size != Size(job.plan.workers, job.plan.min_workers) else None,
+            SIZE: encode(job.size) if job.size != initial_size(job.plan) else None,
             EXECUTORS: {"launched": job.executors.launched} if job.executors.launched else None,
             ENDING: _ending_record(self._ending) if self._ending.phase is not Phase.RUNNING else None,
         }

@@ -1,4 +1,4 @@
-"""`mesograd scale`: tells the driver of a running job how many workers are wanted."""
+"""`mesograd scale`: tells the driver of a running job how many workers or servers are wanted."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from scheduler.state_store import JobStates, StateError, job_states
 CALL_TIMEOUT_S = 10.0
 
 
-def scale(job_id: str, workers: int, place: str = "") -> str:
+def scale(job_id: str, workers: int = 0, servers: int = 0, colocated: bool = False, place: str = "") -> str:
     """What the driver of the job says to it.
 
     Args:
         job_id: the job.
-        workers: wanted.
+        workers, servers: wanted; 0: as before.
+        colocated: as many servers as agents have workers. One of the three.
         place: where jobs' state is kept, as `job_states` takes it.
 
     Raises:
@@ -39,7 +40,7 @@ def scale(job_id: str, workers: int, place: str = "") -> str:
                 request_serializer=control_pb2.ScaleRequest.SerializeToString,
                 response_deserializer=control_pb2.ScaleReply.FromString,
             )
-            request = control_pb2.ScaleRequest(workers=workers)
+            request = control_pb2.ScaleRequest(workers=workers, servers=servers, colocated=colocated)
             reply = call(request, timeout=CALL_TIMEOUT_S, metadata=((SECRET_KEY, secret),))
     except grpc.RpcError as error:
         code = error.code()

@@ -24,7 +24,8 @@ from executor.parameter_slice import ParameterSlice
 from executor.reduction_tree import Partial
 from executor.replica import Replica
 from executor.replication import Replication
-from executor.server import ParameterServer
+from executor.served_slice import ServedSlice
+from executor.slice_handover import Gathering
 
 FAULTS = json.loads(os.environ.get("MESOGRAD_TEST_FAULTS", "[]"))
 COMPUTED = os.environ.get("MESOGRAD_TEST_COMPUTED", "")
@@ -70,11 +71,12 @@ class Points:
         patch(Partial, "add", lambda *_: reached("reduction", self.step))
         patch(ParameterUpdate, "_update", after=lambda *_: reached("apply", self.step))
         patch(ParameterOutbox, "_send", lambda outbox, session, image: reached("pull", image.version))
-        patch(ParameterServer, "_committed", lambda server, order: reached("commit", order.step))
+        patch(ServedSlice, "committed", lambda server, order: reached("commit", order.step))
         patch(BookKeeper, "_commit", after=lambda keeper, step, _: reached("commit told", step))
-        patch(ParameterServer, "_holding", lambda server: reached("restart", server._promised))
+        patch(ServedSlice, "holding", lambda held: reached("restart", held.promised))
         patch(Replica, "take_step", lambda _, message, payload: reached("replicate", message.step),
               lambda _, message, payload: reached("replicated", message.step))  # fmt: skip
+        patch(Gathering, "result", lambda gathering: reached("gathered", 0))
         patch(Replica, "take_state", after=lambda replica, *_: reached("state", 0))
         patch(Replication, "_state", lambda _, held, bookmark: reached("catching up", held.version))
         patch(checkpoint, "write_manifest", lambda url, _: reached("manifest", step_of(url)))

@@ -92,6 +92,8 @@ class ScriptedDriver:
         self._said_hello: set[str] = set()
         self.away = False  # it answers nobody, and hears of nothing
         self.in_step: set[str] = set()  # replicas that hold what their servers hold
+        self.paused: set[int] = set()  # attempts
+        self._former: list[TaskProcess] = []
         self._news = asyncio.Condition()
         self._count = 0
         self._launched = asyncio.Event()
@@ -165,6 +167,32 @@ class ScriptedDriver:
             self._launched.clear()
             self.replace_lost()
 
+    async def resize(self, servers: int, replicas: bool = False) -> None:
+        """Another number of servers, as `mesograd scale JOB --servers N` has it, up to the new attempt.
+
+        Workers are stopped until the servers know, or a small job would end before.
+        """
+        for worker in self.workers():
+            worker.signal(signal.SIGSTOP)
+        added = [self.launch("server", index) for index in range(len(self.servers), servers)]
+        await self.until(lambda: all(task.task_id in self._said_hello for task in added))
+        await self.pause()
+        self._former, self.servers = self.servers, [*self.servers[:servers], *added]
+        for index in [index for index in self.replicas if index >= servers]:
+            self.replicas.pop(index).kill()
+        self._maybe_new_attempt()
+        for task in added if replicas else ():
+            self.add_replica(task.index)
+
+    async def pause(self) -> None:
+        """Has the servers stop between two steps."""
+        attempt = self.attempt
+        pause = control.DriverMessage(pause=control.Pause(attempt=attempt))
+        self._outboxes[self.servers[0].task_id].put_nowait(pause)
+        for worker in self.workers():
+            worker.signal(signal.SIGCONT)
+        await self.until(lambda: attempt in self.paused)
+
     def promote(self, index: int) -> None:
         """Gives a server up and has its replica take its place."""
         self.servers[index] = self.replicas.pop(index)
@@ -231,6 +259,8 @@ class ScriptedDriver:
             self.failures.append(message.failure)
         elif message.HasField("replicated"):
             self.in_step.add(message.replicated.replica)
+        elif message.HasField("paused"):
+            self.paused.add(message.paused.attempt)
         elif message.HasField("finished"):
             self.finished = message.finished
 
@@ -246,7 +276,8 @@ class ScriptedDriver:
             replica = self.replicas.get(server.index)
             if replica is not None and replica.task_id in self._said_hello and replica.process.poll() is None:
                 server.replica_task_id, server.replica_address = replica.task_id, replica.address
-        return control.Membership(attempt=self.attempt, servers=servers, workers=len(self.workers()))
+        former = [control.Server(index=s.index, task_id=s.task_id, address=s.address) for s in self._former]
+        return control.Membership(attempt=self.attempt, servers=servers, workers=len(self.workers()), former=former)
 
     async def _write(self, context: Any, outbox: "asyncio.Queue[control.DriverMessage]") -> None:
         while True:
@@ -255,6 +286,8 @@ class ScriptedDriver:
     def _maybe_new_attempt(self) -> None:
         ids = tuple(s.task_id for s in self.servers)
         if all(i in self._said_hello for i in ids) and ids != getattr(self, "_served", ()):
+            if len(ids) == len(getattr(self, "_served", ())):
+                self._former = []
             self._served = ids
             self.attempt += 1
             self._tell_all()
