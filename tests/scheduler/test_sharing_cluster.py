@@ -98,7 +98,7 @@ class Jobs:
 
     async def scale(self, name, workers):
         """As `mesograd scale` does it."""
-        return await asyncio.to_thread(scale, self.running[name][0].job_id, workers, str(self.tmp_path))
+        return await asyncio.to_thread(scale, self.running[name][0].job_id, workers, place=str(self.tmp_path))
 
 
 def test_three_jobs_share_a_full_cluster(tmp_path):
@@ -164,14 +164,14 @@ def test_a_running_job_is_scaled(tmp_path):
             await jobs.scale("one", 0)
         await jobs.stop("one")
         with pytest.raises(UsageError, match=f"job {plan.job_id} has ended"):
-            await asyncio.to_thread(scale, plan.job_id, 2, str(tmp_path))
+            await asyncio.to_thread(scale, plan.job_id, 2, place=str(tmp_path))
 
     with EmbeddedCluster(agents=2, cpus=4, mem_mb=8000, ephemeral=True) as cluster:
         jobs = Jobs(cluster, tmp_path)
         asyncio.run(grow_and_shrink(jobs))
         assert not any("lost" in note for note in jobs.watchers["one"].notes), jobs.notes()
     with pytest.raises(UsageError, match="there is no job 'nothing'; see `mesograd jobs`"):
-        scale("nothing", 2, str(tmp_path))
+        scale("nothing", 2, place=str(tmp_path))
 
 
 def master_call(cluster, path, body=None):
