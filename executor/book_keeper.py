@@ -13,7 +13,7 @@ from executor.job import LoadedJob
 from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Paused, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook, Phase
 from executor.peer_server import PeerServer
-from executor.recent_reports import RecentReports
+from executor.recent_reports import RecentReports, Unacknowledged, nothing
 from executor.reduction_tree import Node
 from executor.resumable import Resumable
 from executor.session import Connection, Session, SessionClosed
@@ -60,7 +60,7 @@ class BookKeeper:
     What it needs of the server it belongs to is passed in: `holding` and `bookmark` say what it has from the attempt
     before, `restore` loads the server's own slice, `begun` has it say again how far it is, `committed` tells it that a
     step is final (and where to write a checkpoint of it), `rates` and `totals` tell it what the other servers are told,
-    `weights` are its own final parameters.
+    `weights` are its own final parameters, `unacknowledged` what it told the driver without an answer.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class BookKeeper:
         rates: Callable[[Rates], None],
         totals: Callable[[Totals], None],
         weights: Callable[[], bytes],
+        unacknowledged: Unacknowledged = nothing,
     ) -> None:
         self.attempt = membership.attempt
         self._job = job
@@ -104,7 +105,7 @@ class BookKeeper:
         self._sums = SumBook(self._servers)
         self._rates: Rates | None = None  # the last that were told
         self._outgoing = control.Progress()
-        self._reported = RecentReports()
+        self._reported = RecentReports(unacknowledged)
         self._surveyed = asyncio.Event()
         self._times: dict[str, control.WorkerTimes] = {}  # of workers, since the last step was reported
         self._restored = asyncio.Event()

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from proto.control_pb2 import DriverMessage, Hello, Progress, TaskMessage
+from proto.control_pb2 import DriverMessage, Hello, Progress, StepReport, TaskMessage
 from proto.frames import SECRET_KEY, grpc_options
 
 ATTACH_METHOD = "/mesograd.Control/Attach"
@@ -91,6 +91,22 @@ class ControlClient:
             self._last_words.append(message)
         self._outbox.append(message)
         self._news.set()
+
+    def unacknowledged(self, steps: int) -> Progress:
+        """Progress that was said and that the driver may not know of, with the last so many steps of it. A copy."""
+        messages = [message.progress for message in (*self._unacknowledged, *self._outbox)]
+        progress = Progress()
+        for message in messages:
+            progress.epochs.extend(message.epochs)
+            progress.validations.extend(message.validations)
+            progress.checkpoints.extend(message.checkpoints)
+        newest: list[StepReport] = []
+        for message in reversed(messages):
+            newest[:0] = message.steps[max(0, len(message.steps) - (steps - len(newest))) :]
+            if len(newest) >= steps:
+                break
+        progress.steps.extend(newest)
+        return progress
 
     def move(self, address: str) -> None:
         """The driver is at another address now (host:port)."""

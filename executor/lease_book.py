@@ -122,8 +122,11 @@ class LeaseBook:
         self._begun = True
         self._last_commit = now
         if self.committed or self.spec.inference:  # resumed: what followed that commit may not have happened yet
-            return self._go_on(now) if validated else self._after_commit(now)
-        return self._begin_step(now)
+            actions = self._go_on(now) if validated else self._after_commit(now)
+        else:
+            actions = self._begin_step(now)
+        self._granted = self._granted or validated  # servers may have something of the step from the attempt before
+        return actions
 
     def worker_joined(
         self, worker: str, micro_batch_s: float, now: float, claim: tuple[int, Node] | None = None

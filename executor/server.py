@@ -14,6 +14,7 @@ import grpc.aio
 from executor.book_keeper import BookKeeper
 from executor.data_lane import LaneListener
 from executor.job import LoadedJob
+from executor.recent_reports import Unacknowledged, nothing
 from executor.replica import Replica
 from executor.served_slice import ServedSlice
 from executor.session import Session, SessionClosed, authenticate
@@ -32,12 +33,18 @@ class ParameterServer:
     """One server of a job, for as long as its task lives."""
 
     def __init__(
-        self, job: LoadedJob, task_id: str, secret: str, tell_driver: Callable[[control.TaskMessage], None]
+        self,
+        job: LoadedJob,
+        task_id: str,
+        secret: str,
+        tell_driver: Callable[[control.TaskMessage], None],
+        unacknowledged: Unacknowledged = nothing,
     ) -> None:
         self._job = job
         self._task_id = task_id
         self._secret = secret
         self._tell_driver = tell_driver
+        self._unacknowledged = unacknowledged
         self._sessions: set[Session] = set()
         self._pool = SharedPool(SHARED_BYTES) if way() in SHARING_WAYS else None
         self._slice = ServedSlice(job, secret, tell_driver, self._spawn, self._pool)
@@ -109,6 +116,7 @@ class ParameterServer:
             rates=held.rates_told,
             totals=held.totalled,
             weights=held.weights,
+            unacknowledged=self._unacknowledged,
         )
         self._keeping = self._spawn(keeper.run())
 

@@ -153,7 +153,8 @@ class Task:
     async def _work(self) -> None:
         job, description = await self._job, self._description
         if description.role == "server":
-            server = ParameterServer(job, description.task_id, description.secret, self._client.send)
+            tell, unacknowledged = self._client.send, self._client.unacknowledged
+            server = ParameterServer(job, description.task_id, description.secret, tell, unacknowledged)
             self._part = server
             running = asyncio.create_task(server.run(description.bind, description.bind_lanes))
         else:

@@ -42,12 +42,16 @@ class Ending:
         """The outcome is known; nothing can change it any more."""
         return self.phase not in (Phase.RUNNING, Phase.STOPPING)
 
-    def fail(self, error: str, now: float, detail: str = "", worn_out: bool = False) -> None:
-        """The job cannot go on. Only the first failure counts."""
+    def fail(
+        self, error: str, now: float, detail: str = "", worn_out: bool = False, unusable: bool = False
+    ) -> None:
+        """The job cannot go on, for what Outcome's attributes of these names say. Only the first failure counts."""
         if not self.begun:
             job = self._job
             signal = self.outcome.signal
-            self.outcome = Outcome(error, detail, signal, worn_out, step=job.step, epoch=job.epoch)
+            self.outcome = Outcome(
+                error, detail, signal, worn_out, step=job.step, epoch=job.epoch, unusable=unusable
+            )  # fmt: skip
             self._close(now)
 
     def finish(self, finished: control_pb2.Finished, now: float) -> None:

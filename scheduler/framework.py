@@ -275,7 +275,8 @@ class Framework:
             where = f"{slot.name} on {task.hostname} (task {task.task_id})"
             self.ending.fail(f"the job's own code failed in {where}: {failure.summary}", now, failure.detail)
         else:
-            self.ending.fail(f"{failure.summary} [{slot.name} on {task.hostname}]", now)
+            where = f"{failure.summary} [{slot.name} on {task.hostname}]"
+            self.ending.fail(where, now, unusable=failure.kind == control_pb2.Failure.INPUT)
 
     # Time
 

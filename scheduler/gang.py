@@ -50,7 +50,7 @@ class Gang:
         begun = job.size.started and job.members.attempt > 0
         if begun or self._ending.phase is not Phase.RUNNING:
             return 0
-        servers = sum(slot.task is None for slot in job.slots.of("server"))
+        servers = sum(slot.open and slot.task is None for slot in job.slots.of("server"))
         workers = job.size.minimum - sum(slot.task is not None for slot in job.slots.of("worker"))
         held = [task for _, task in job.slots.tasks() if not task.leaving]
         return len(held) if servers or workers > 0 else 0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 EXIT_FAILED = 1  #: the job failed
-EXIT_USAGE = 2  #: options, script or data unusable; nothing was started
+EXIT_USAGE = 2  #: options, script or data unusable, be it found before anything is started or by a task
 EXIT_SUPERSEDED = 3  #: another driver has taken the job over, which goes on
 
 
@@ -26,10 +26,11 @@ class Outcome:
     caveat: str = ""  #: why another run may end with other weights; empty where it does not
     metrics: Mapping[str, float] = field(default_factory=dict)
     superseded: bool = False  #: another driver has taken over; this one has left everything as it is
+    unusable: bool = False  #: a task found data, checkpoint or an option that cannot be used
 
     @property
     def exit_code(self) -> int:
-        if self.refused:
+        if self.refused or self.unusable:
             return EXIT_USAGE
         if self.superseded:
             return EXIT_SUPERSEDED

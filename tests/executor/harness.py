@@ -90,6 +90,7 @@ class ScriptedDriver:
         self._secret = secrets.token_hex(16)
         self._outboxes: dict[str, asyncio.Queue[control.DriverMessage]] = {}
         self._said_hello: set[str] = set()
+        self.away = False  # it answers nobody, and hears of nothing
         self.in_step: set[str] = set()  # replicas that hold what their servers hold
         self.paused: set[int] = set()  # attempts
         self._former: list[TaskProcess] = []
@@ -227,6 +228,8 @@ class ScriptedDriver:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "secret")
         task_id = ""
         async for message in requests:
+            if self.away:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
             body = message.WhichOneof("body")
             if body == "hello":
                 task_id = message.hello.task_id

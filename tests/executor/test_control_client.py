@@ -170,6 +170,31 @@ def test_progress_is_told_again_until_it_is_acknowledged() -> None:
     asyncio.run(work())
 
 
+def test_what_is_not_acknowledged_is_known() -> None:
+    async def work() -> None:
+        driver = Driver()
+        async with connected(driver) as client:
+            running = asyncio.create_task(client.run())
+            for step in range(1, 4):
+                client.send(progress(step, epoch=step))
+                await until(lambda step=step: step in steps(driver.received))  # type: ignore[misc]
+            driver.say(control.DriverMessage(acknowledged=control.Acknowledged(sequence=1)))
+            driver.say(control.DriverMessage(stop=control.Stop()))  # has been heard: so was what came before
+            await until(lambda: bool(driver.heard_by_task))
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            for step in range(4, 3001):
+                client.send(progress(step, epoch=step if step % 1000 == 0 else 0))
+            untold = client.unacknowledged(10_000)
+            assert [report.step for report in untold.steps] == list(range(2, 3001))
+            assert [report.epoch for report in untold.epochs] == [2, 3, 1000, 2000, 3000]
+            last = client.unacknowledged(1500)
+            assert [report.step for report in last.steps] == list(range(1501, 3001))
+            assert last.epochs == untold.epochs
+
+    asyncio.run(work())
+
+
 def test_while_the_driver_is_away_progress_grows_into_few_messages() -> None:
     async def work() -> None:
         driver = Driver()

@@ -20,6 +20,7 @@ from executor.lease_book import (
     Finish,
     GiveLease,
     LeaseBook,
+    Paused,
     Phase,
     Report,
     Resumable,
@@ -84,6 +85,7 @@ class Simulation:
     progress: control.Progress = field(default_factory=control.Progress)
     finished: list[int] = field(default_factory=list)
     failed: list[Fail] = field(default_factory=list)
+    paused: list[int] = field(default_factory=list)  # at which step
     loss: float = 1.0
 
     def __post_init__(self) -> None:
@@ -112,6 +114,8 @@ class Simulation:
                     self.progress.MergeFrom(message)
                 case Finish(reason):
                     self.finished.append(reason)
+                case Paused():
+                    self.paused.append(self.book.committed)
                 case Fail():
                     self.failed.append(action)
 
@@ -323,6 +327,52 @@ def test_a_stop_without_workers_ends_at_once() -> None:
     simulation.do(simulation.book.stop_wanted(True, simulation.now))
     assert simulation.finished == [control.Finished.STOPPED]
     assert simulation.ordered == []  # version 0 is no checkpoint
+
+
+def test_a_pause_comes_after_the_running_step_its_validation_and_its_checkpoint() -> None:
+    simulation = Simulation(make_spec(16, 16, 3, validation=3, every=1))
+    simulation.join("a")
+    simulation.deliver("a", simulation.leases["a"].pop(0))
+    simulation.now += 100.0
+    simulation.do(simulation.book.tick(simulation.now))  # a lease that has expired may be pushed yet
+    simulation.do(simulation.book.pause_wanted(simulation.now))
+    simulation.join("b")
+    while simulation.leases["b"]:
+        simulation.deliver("b", simulation.leases["b"].pop(0))
+    assert (simulation.book.phase, simulation.book.committed, simulation.paused) == (Phase.PAUSED, 1, [])
+    assert len(simulation.progress.validations) == 1
+    simulation.write_checkpoints()
+    assert simulation.paused == [1]
+    simulation.join("c")
+    assert simulation.leases["c"] == []
+    simulation.do(simulation.book.pause_wanted(simulation.now))
+    assert simulation.paused == [1, 1], "the driver asks again when it has not heard"
+    simulation.do(simulation.book.stop_wanted(True, simulation.now))
+    assert simulation.finished == [control.Finished.STOPPED]
+
+
+def test_a_pause_before_anything_was_leased_is_there_at_once() -> None:
+    simulation = Simulation(make_spec(16, 16, 1))
+    simulation.do(simulation.book.pause_wanted(simulation.now))
+    assert simulation.paused == [0]
+    simulation.join("a")
+    assert simulation.leases["a"] == []
+
+
+def test_a_pause_waits_for_a_step_that_another_attempt_has_begun() -> None:
+    spec = make_spec(32, 16, 1)
+    book = LeaseBook(spec, StepPlan(32, 16, 4), 1, 2, 0, False, Resumable(step=1, epoch_samples=16))
+    assert book.begin(0.0, validated=True) == []
+    assert book.pause_wanted(0.0) == []
+    assert book.phase is Phase.TRAINING
+
+
+def test_a_job_that_ends_does_not_pause() -> None:
+    simulation = Simulation(make_spec(16, 16, 1))
+    simulation.join("a")
+    simulation.do(simulation.book.pause_wanted(simulation.now))
+    simulation.finish()
+    assert (simulation.finished, simulation.paused) == ([control.Finished.END_WHEN], [])
 
 
 def test_going_on_from_the_middle_of_an_epoch_counts_it_exactly() -> None:

@@ -18,6 +18,7 @@ from scheduler.outcome import Outcome
 from scheduler.summary import Summary
 from tests.data_files import write_subset
 from tests.executor.harness import ScriptedDriver, training
+from tests.executor.slowed import Wait
 
 SAMPLES = 630
 STEPS_PER_EPOCH = 10
@@ -200,5 +201,38 @@ def test_a_server_that_was_given_up_but_still_runs_commits_nothing(
             )
             assert max(first) <= min(second), "the old server has committed after the new one"
             assert old.process.poll() is None, "the old server did not live to be refused"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("replicas", [False, True])
+def test_what_a_driver_missed_is_told_though_it_was_away_for_long_and_the_server_died(
+    folder: Path, tmp_path: Path, replicas: bool
+) -> None:
+    """Longer than reports are kept for the case that they were on their way."""
+    spec = make_spec(folder)
+    spec.model = nn.Sequential(Wait(0.05), spec.model)
+    late = tmp_path / "checkpoints" / "step-00000024" / "checkpoint.pb"
+
+    async def work() -> None:
+        async with (
+            training(spec, tmp_path, 0, 1, replicas, checkpoint_url=str(tmp_path / "checkpoints")) as driver,
+            driver.care(),
+        ):
+            if replicas:
+                await driver.until(lambda: len(driver.in_step) == 1)
+            driver.add_worker()
+            driver.add_worker()
+            await driver.until_step(3)
+            driver.away = True
+            async with asyncio.timeout(60):
+                while not late.exists():
+                    await asyncio.sleep(0.02)
+            assert not driver.epochs, "the driver was not away"
+            driver.servers[0].kill()
+            driver.away = False
+            await driver.until_finished()
+            assert driver.attempt == 2
+            check_reports(driver, tmp_path)
 
     asyncio.run(work())

@@ -1,13 +1,13 @@
 """When a new attempt goes on with what the servers hold, and what a server waits for before it acknowledges a step."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executor.leases import Leases
 from executor.reduction_tree import Node
 from executor.replication import Follower
-from executor.takeover import fits, newest_totals
+from executor.takeover import fits, hands_over, newest_totals
 from proto.checkpoint_pb2 import TrainingProgress
 from proto.exchange_pb2 import Bookmark, Holding, Totals
 
@@ -20,6 +20,7 @@ def mark(committed: int, applied: int) -> Bookmark:
     return Bookmark(progress=TrainingProgress(step=committed), step=applied)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_a_fault_leaves_behind_fits(data: st.DataObject) -> None:
     """Servers apply, the book commits, in any order that the protocol allows; then some are lost, with replicas."""
@@ -92,3 +93,17 @@ def test_workers_get_the_nodes_they_have_computed() -> None:
     leases.wanted("b", 0.0)
     ((worker, lease),) = leases.assign(0.0, None, claimed)
     assert (worker, lease.node) == ("b", Node(1, 0)), "its own is not free any more"
+
+
+@pytest.mark.parametrize(
+    ("committed", "versions", "hands"),
+    [(5, (5, 5, 5), True), (0, (0,), True), (5, (5, 6), False), (5, (6, 6), False), (6, (5, 5), False), (5, (), False)],
+)
+def test_slices_are_handed_over_only_at_one_committed_version(
+    committed: int, versions: tuple[int, ...], hands: bool
+) -> None:
+    assert hands_over(mark(committed, committed), holdings(*versions)) is hands
+    assert not hands_over(None, holdings(*versions))
+    if len(versions) > 1:
+        assert not hands_over(mark(committed, committed), holdings(*versions)[::-1]), "not by index"
+        assert not hands_over(mark(committed, committed), [*holdings(*versions[:-1]), Holding()]), "one is empty"

@@ -221,15 +221,15 @@ def digests(directory: Path) -> dict[str, str]:
 def test_checkpoints_that_cannot_be_resumed(folder: Path, tmp_path: Path) -> None:
     directory = tmp_path / "checkpoints"
     script = (LENET, "-f", str(folder), "-b", "64", "--checkpoint", str(directory))
-    nothing = fails(*local("--resume", *script, "-e", "1"), code=1, stdout_lines=None)
+    nothing = fails(*local("--resume", *script, "-e", "1"), code=2, stdout_lines=None)
     assert "nothing to resume" in nothing
     assert run_to_end(local(*script, "-e", "1")).process.returncode == 0
     whole = digests(directory)
     assert any(name.endswith("checkpoint.pb") for name in whole)
 
-    again = fails(*local(*script, "-e", "2"), code=1, stdout_lines=None)
+    again = fails(*local(*script, "-e", "2"), code=2, stdout_lines=None)
     assert "--resume" in again
-    other = fails(*local("--resume", *script, "-e", "2", "--seed", "5"), code=1, stdout_lines=None)
+    other = fails(*local("--resume", *script, "-e", "2", "--seed", "5"), code=2, stdout_lines=None)
     assert "seed" in other
     body = f"""
     model = models.lenet5(classes=11)
@@ -237,14 +237,14 @@ def test_checkpoints_that_cannot_be_resumed(folder: Path, tmp_path: Path) -> Non
                       trigger.max_epoch(2))
     job.checkpoint({str(directory)!r}, trigger.every_epoch()).run()
     """
-    model = fails(*local("--resume", write_script(tmp_path / "m.py", body, folder)), code=1, stdout_lines=None)
+    model = fails(*local("--resume", write_script(tmp_path / "m.py", body, folder)), code=2, stdout_lines=None)
     assert "another model" in model
     assert digests(directory) == whole, "a refused job has touched the checkpoint"
 
     part = next(directory.rglob("slice-*.bin"))
     data = part.read_bytes()
     part.write_bytes(data[: len(data) // 2])
-    cut = fails(*local("--resume", *script, "-e", "2"), code=1, stdout_lines=None)
+    cut = fails(*local("--resume", *script, "-e", "2"), code=2, stdout_lines=None)
     assert "damaged" in cut
     part.write_bytes(data)
     assert digests(directory) == whole

@@ -596,7 +596,7 @@ def test_failures_no_job_survives(kind, begins, detail):
     assert outcome.error.startswith(begins)
     assert (ids["worker-0"] in outcome.error) == (kind == pb.Failure.USER)
     assert outcome.detail == detail
-    assert outcome.exit_code == 1
+    assert outcome.exit_code == (2 if kind == pb.Failure.INPUT else 1)
 
 
 def test_stop_waits_for_the_checkpoint():

@@ -129,7 +129,7 @@ class Chaos(RuleBasedStateMachine):
         # Failures of the environment's making must not end the job here.
         self.h = Harness(Patience(failures=10**6), workers=workers, servers=servers)
         self.cluster = Cluster(self.h, agents)
-        self.size = workers + servers
+        self.workers, self.most_servers = workers, servers
         self.step = 0
 
     @rule()
@@ -207,12 +207,37 @@ class Chaos(RuleBasedStateMachine):
         task_id = self.h.framework.job.members.servers[0][0]
         self.cluster.send(step(task_id, self.step, self.h.framework.job.members.attempt))
 
+    @rule(servers=st.integers(1, 3))
+    def scale_servers(self, servers):
+        self.most_servers = max(self.most_servers, servers)
+        self.cluster.send(ev.ScaleRequested(1, servers=servers))
+
+    @precondition(lambda self: self.h.framework.job.members.attempt)
+    @rule(late=st.booleans())
+    def paused(self, late):
+        """The lease book has stopped, or says so of an attempt that is over."""
+        members = self.h.framework.job.members
+        asked = self.h.framework.job.size.pausing
+        if asked == members.attempt or late:
+            self.cluster.send(ev.PausedReceived(members.servers[0][0], asked))
+
+    @invariant()
+    def members_and_slots_agree(self):
+        if not hasattr(self, "h"):
+            return
+        job = self.h.framework.job
+        assert not job.members.attempt or len(job.members.servers) == job.size.serving
+        assert all(slot.open for slot in job.slots.of("server")[: max(job.size.servers, job.size.serving)])
+        former = {task_id for task_id, _ in job.members.former}
+        leaving = {task.task_id for _, task in job.slots.tasks() if task.leaving}
+        assert not former & leaving, "its slice may be needed"
+
     @invariant()
     def slots_and_tasks_agree(self):
         if not hasattr(self, "h"):
             return
         live = [task.task_id for _, task in self.h.framework.job.slots.tasks()]
-        assert len(live) == len(set(live)) <= self.size
+        assert len(live) == len(set(live)) <= self.workers + self.most_servers
         written = {record["task"]["task_id"] for record in self.h.store.values() if "task" in record}
         assert set(live) <= set(self.h.tasks) | written, "a driver may have died between writing and launching"
 
@@ -221,9 +246,13 @@ class Chaos(RuleBasedStateMachine):
             return
         self.subscribe()
         for _ in range(400):
-            if len(self.h.framework.job.slots.wants(1e12)) == 0 and self.h.framework.job.members.complete(
-                self.h.framework.job.slots.of("server")
-            ):
+            job = self.h.framework.job
+            tasks = self.workers + job.size.servers
+            settled = job.size.servers == job.size.serving and not job.members.former and not self.cluster.stopping
+            if (
+                settled and len(list(job.slots.tasks())) == tasks and len(job.slots.wants(1e12)) == 0
+                and job.members.complete(job.slots.of("server"))
+            ):  # fmt: skip
                 break
             self.cluster.obey()
             self.cluster.answer()
@@ -231,7 +260,12 @@ class Chaos(RuleBasedStateMachine):
             for task_id in list(self.cluster.running):
                 self.cluster.attach(task_id)
             self.cluster.send(ev.Tick(), 1.0)
-        assert len(list(self.h.framework.job.slots.tasks())) == self.size, "every slot is filled in the end"
+            if self.h.framework.job.members.complete(self.h.framework.job.slots.of("server")):
+                self.paused(False)
+                self.progress()
+        job = self.h.framework.job
+        assert len(list(job.slots.tasks())) == self.workers + job.size.servers, "every slot is filled in the end"
+        assert len(job.members.servers) == job.size.servers
         keeper = self.h.framework.job.members.servers[0][0]
         finished = pb.Finished(reason=pb.Finished.END_WHEN, step=9, weights_sha256="ab")
         self.cluster.send(ev.FinishedReceived(keeper, finished))

@@ -98,7 +98,7 @@ class Jobs:
 
     async def scale(self, name, workers):
         """As `mesograd scale` does it."""
-        return await asyncio.to_thread(scale, self.running[name][0].job_id, workers, str(self.tmp_path))
+        return await asyncio.to_thread(scale, self.running[name][0].job_id, workers, place=str(self.tmp_path))
 
 
 def test_three_jobs_share_a_full_cluster(tmp_path):
@@ -131,14 +131,14 @@ def test_two_jobs_that_need_all_at_once_and_hold_half_each_have_their_turns(tmp_
             jobs.cluster.kill(agent)
         for name in ("red", "blue"):
             patience = Patience(gang_hold_s=6, gang_away_s=3)
-            jobs.start(name, steps=40, patience=patience, workers=7, min_workers=7)
+            jobs.start(name, steps=40, patience=patience, workers=8, min_workers=8)
         while len(master_call(jobs.cluster, "/frameworks")["frameworks"]) < 2:
             await asyncio.sleep(0.1)
         for agent in agents:
             jobs.cluster.start(agent)
         while min(jobs.workers().values()) < 3:
             await asyncio.sleep(0.1)
-        assert max(jobs.workers().values()) < 7, "neither has all"
+        assert max(jobs.workers().values()) < 8, "neither has all"
         for _, job in jobs.running.values():
             outcome = await job
             assert not outcome.error, outcome
@@ -164,14 +164,14 @@ def test_a_running_job_is_scaled(tmp_path):
             await jobs.scale("one", 0)
         await jobs.stop("one")
         with pytest.raises(UsageError, match=f"job {plan.job_id} has ended"):
-            await asyncio.to_thread(scale, plan.job_id, 2, str(tmp_path))
+            await asyncio.to_thread(scale, plan.job_id, 2, place=str(tmp_path))
 
     with EmbeddedCluster(agents=2, cpus=4, mem_mb=8000, ephemeral=True) as cluster:
         jobs = Jobs(cluster, tmp_path)
         asyncio.run(grow_and_shrink(jobs))
         assert not any("lost" in note for note in jobs.watchers["one"].notes), jobs.notes()
     with pytest.raises(UsageError, match="there is no job 'nothing'; see `mesograd jobs`"):
-        scale("nothing", 2, str(tmp_path))
+        scale("nothing", 2, place=str(tmp_path))
 
 
 def master_call(cluster, path, body=None):
