@@ -124,6 +124,7 @@ def grpc_options() -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.max_ping_strikes", 0),  # or a server that is starved of time cuts off whoever asks if it lives
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.enable_http_proxy", 0),
         ("grpc.so_reuseport", 0),

@@ -81,7 +81,10 @@ def measure(hosts: Hosts, compute_s: float, compression: str, steps: int) -> Fou
         children = []
         for role in ("server", "worker"):
             for host in hosts.hosts:
-                task = {**common, "role": role, "task_id": f"{role}-{host.index}", "bind": servers[host.index]}
+                task = {
+                    **common, "role": role, "task_id": f"{role}-{host.index}", "bind": servers[host.index],
+                    "bind_lanes": f"{host.address}:{PORT + 1}",
+                }  # fmt: skip
                 children.append(stack.enter_context(process(task, host.enter)))
         told = steps_of(children[0])
         for _ in range(WARM_UP_STEPS):
