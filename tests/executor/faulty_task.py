@@ -2,8 +2,9 @@
 
 `MESOGRAD_TEST_FAULTS` is JSON: a list of {"task": beginning of the task's id, "point": ..., "step": ..., "mark": file}.
 At the first of its points that it comes to, in that step or a later one, the task writes its id into the file and kills
-itself; a file that is there has had its fault. Every worker appends a line "step micro-batch" to the file
-`MESOGRAD_TEST_COMPUTED` for each gradient that it computes.
+itself; a file that is there has had its fault. Every worker appends a line "step micro-batch pid" to the file
+`MESOGRAD_TEST_COMPUTED` for each gradient that it computes. Workers do not join before two of them have got so far: a
+quick one could do all steps alone, and nothing would be reduced.
 """
 
 import json
@@ -11,7 +12,9 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from compute import checkpoint, storage
@@ -29,6 +32,7 @@ from executor.slice_handover import Gathering
 
 FAULTS = json.loads(os.environ.get("MESOGRAD_TEST_FAULTS", "[]"))
 COMPUTED = os.environ.get("MESOGRAD_TEST_COMPUTED", "")
+READY_S = 60.0
 
 Told = Callable[..., None]
 
@@ -80,6 +84,7 @@ class Points:
         patch(Replica, "take_state", after=lambda replica, *_: reached("state", 0))
         patch(Replication, "_state", lambda _, held, bookmark: reached("catching up", held.version))
         patch(checkpoint, "write_manifest", lambda url, _: reached("manifest", step_of(url)))
+        patch(LeaseComputer, "warm_up", after=self._ready)
         patch(LeaseComputer, "train", lambda *_: setattr(self, "_training", True))
         patch(LeaseComputer, "_leaf", self._computing)
         write = storage._write_local
@@ -92,7 +97,15 @@ class Points:
     def _computing(self, computer: LeaseComputer, step: int, leaf: int, *_: object) -> None:
         if COMPUTED and self._training:  # else it warms up
             with open(COMPUTED, "a") as file:
-                file.write(f"{step} {leaf}\n")
+                file.write(f"{step} {leaf} {os.getpid()}\n")
+
+    def _ready(self, *_: object) -> None:
+        if COMPUTED:
+            computed = Path(COMPUTED)
+            computed.with_name(f"ready-{os.getpid()}").touch()
+            deadline = time.monotonic() + READY_S
+            while len(list(computed.parent.glob("ready-*"))) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
 
 
 def step_of(place: str) -> int:

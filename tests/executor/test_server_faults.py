@@ -112,11 +112,11 @@ def check_no_replay(driver: ScriptedDriver, directory: Path) -> None:
         last = attempts[step][-1]
     again = [step for step in attempts if len(attempts[step]) > 1]
     assert len(again) < driver.attempt, f"more than the running steps were committed again: {again}"
-    newest = 0
+    newest: dict[str, int] = {}  # of each worker; one may have begun the step after a running one
     for line in (directory / "computed").read_text().splitlines():
-        step = int(line.split()[0])  # a worker may still be at a copy of the step before
-        assert step >= newest - 1, f"step {step} was computed after step {newest}"
-        newest = max(newest, step)
+        step, _, worker = line.split()
+        assert int(step) >= newest.get(worker, 0) - 1, f"step {step} was computed after step {newest[worker]}"
+        newest[worker] = max(newest.get(worker, 0), int(step))
 
 
 @pytest.fixture(scope="module")
