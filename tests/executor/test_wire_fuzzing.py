@@ -157,6 +157,15 @@ async def weights(folder: Path, directory: Path, attack: Any) -> str:
         return str((await driver.until_finished()).weights_sha256)
 
 
+async def assert_harmless(folder: Path, directory: Path, attack: Any) -> None:
+    """The weights are those of a job that nobody attacked."""
+
+    async def nothing(driver: ScriptedDriver) -> None:
+        await ready(driver)
+
+    assert await weights(folder, directory / "a", attack) == await weights(folder, directory / "b", nothing)
+
+
 @pytest.mark.timeout(3600)
 def test_whatever_is_sent_changes_nothing(folder: Path, tmp_path: Path) -> None:
     async def attack(driver: ScriptedDriver) -> None:
@@ -199,13 +208,7 @@ def test_whatever_is_sent_changes_nothing(folder: Path, tmp_path: Path) -> None:
             print(f"{sent} frames, {attacker.streams} streams, {refused} refusals, {before} -> {after}")
         assert not driver.failures
 
-    async def nothing(driver: ScriptedDriver) -> None:
-        await ready(driver)
-
-    async def both() -> None:
-        assert await weights(folder, tmp_path / "a", attack) == await weights(folder, tmp_path / "b", nothing)
-
-    asyncio.run(both())
+    asyncio.run(assert_harmless(folder, tmp_path, attack))
 
 
 @st.composite
@@ -272,10 +275,4 @@ def test_whatever_is_sent_on_a_lane_changes_nothing(folder: Path, tmp_path: Path
         assert driver.servers[0].process.poll() is None
         assert not driver.failures
 
-    async def nothing(driver: ScriptedDriver) -> None:
-        await ready(driver)
-
-    async def both() -> None:
-        assert await weights(folder, tmp_path / "a", attack) == await weights(folder, tmp_path / "b", nothing)
-
-    asyncio.run(both())
+    asyncio.run(assert_harmless(folder, tmp_path, attack))
