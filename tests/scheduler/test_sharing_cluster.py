@@ -124,32 +124,6 @@ def test_three_jobs_share_a_full_cluster(tmp_path):
         assert not any("lost" in note for notes in jobs.notes().values() for note in notes), jobs.notes()
 
 
-def test_two_jobs_that_need_all_at_once_and_hold_half_each_have_their_turns(tmp_path):
-    async def take_turns(jobs):
-        agents = [name for name in jobs.cluster.names if name.startswith("agent")]
-        for agent in agents:
-            jobs.cluster.kill(agent)
-        for name in ("red", "blue"):
-            patience = Patience(gang_hold_s=6, gang_away_s=3)
-            jobs.start(name, steps=40, patience=patience, workers=8, min_workers=8)
-        while len(master_call(jobs.cluster, "/frameworks")["frameworks"]) < 2:
-            await asyncio.sleep(0.1)
-        for agent in agents:
-            jobs.cluster.start(agent)
-        while min(jobs.workers().values()) < 3:
-            await asyncio.sleep(0.1)
-        assert max(jobs.workers().values()) < 8, "neither has all"
-        for _, job in jobs.running.values():
-            outcome = await job
-            assert not outcome.error, outcome
-            assert outcome.step == 40
-
-    with EmbeddedCluster(tmp_path / "cluster", agents=2, cpus=CPUS, mem_mb=8000, ephemeral=True) as cluster:
-        jobs = Jobs(cluster, tmp_path)
-        asyncio.run(asyncio.wait_for(take_turns(jobs), 120))
-        assert any("gives back" in note for notes in jobs.notes().values() for note in notes), jobs.notes()
-
-
 def test_a_running_job_is_scaled(tmp_path):
     async def grow_and_shrink(jobs):
         jobs.start("one", workers=2, min_workers=2)
