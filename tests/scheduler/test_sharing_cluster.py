@@ -39,7 +39,7 @@ class Jobs:
         self.cluster, self.tmp_path = cluster, tmp_path
         self.running, self.watchers, self.stores = {}, {}, {}
 
-    def start(self, name, steps=10**6, patience=None, **changes):
+    def start(self, name, **changes):
         values = {
             "job_id": f"{name}-{os.urandom(4).hex()}",
             "workers": 10,
@@ -48,7 +48,7 @@ class Jobs:
             "control": "",
             "secret": new_secret(),
             "python": sys.executable,
-            "spec": pickle.dumps({"steps": steps, "step_s": 0.05}),
+            "spec": pickle.dumps({"steps": 10**6, "step_s": 0.05}),
             "executor_environment": {"PYTHONPATH": f"{SCRIPTED}:{ROOT}"},
             "worker_need": Need(1, 100),
             "executor_need": Need(0.01, 32),
@@ -58,7 +58,7 @@ class Jobs:
         store = SqliteStates(self.tmp_path).store(plan.job_id)
         job_record.create(store, JobRecord(plan, self.cluster.master, False, "", samples_per_epoch=1, batch_size=1))
         self.stores[name] = store
-        patience = patience or Patience(share_s=1)
+        patience = Patience(share_s=1)
         job = drive(plan, self.cluster.master, "127.0.0.1", self.watchers[name], store, Phases(), patience)
         self.running[name] = (plan, asyncio.create_task(job))
 
