@@ -26,6 +26,8 @@ from compute.retention import Retention
 from compute.sync_mode import SyncMode
 from compute.trigger import Trigger
 
+PARAMETER_COMPRESSIONS = ("none", "bf16")
+
 
 @dataclass
 class Validation:
@@ -61,6 +63,8 @@ class TrainingSpec:
         accumulate: batches whose gradients are added up before they are applied: `batch_size * accumulate` samples in
             `micro_batches * accumulate` micro-batches are a step, which gives the same bits as asking for that.
         compression: of the gradients that workers send: compute.compression.
+        parameter_compression: "none" or "bf16": of the parameters that workers compute with. What the servers hold,
+            update and save stays float32.
         weights: saved model (compute.save_model) to begin with, a path or fsspec URL that all tasks reach; empty: the
             initializers' values.
         inference: no step is trained; the validation is run once.
@@ -85,6 +89,7 @@ class TrainingSpec:
     sync: str = "sync"
     accumulate: int = 1
     compression: str = "none"
+    parameter_compression: str = "none"
 
     @property
     def step_samples(self) -> int:
@@ -123,6 +128,8 @@ class TrainingSpec:
             raise InputError(f"seed must be less than 2**63, got {self.seed}")
         _whole("accumulate", self.accumulate, 1)
         parse_compression(self.compression)
+        if self.parameter_compression not in PARAMETER_COMPRESSIONS:
+            raise InputError(f'parameter_compression must be "none" or "bf16", got {self.parameter_compression!r}')
         if not SyncMode.parse(self.sync).synchronous:
             self._check_asynchronous()
         check_engine(self.engine, self.precision)

@@ -18,6 +18,7 @@ from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer, LeaseRevoked
 from executor.parameter_gate import ParameterGate, ParametersGone
 from executor.parameter_inbox import ParameterInbox
+from executor.pieces import PIECE
 from executor.session import CONNECT_TIMEOUT_S, Connection, Session, SessionClosed
 from executor.shared_memory import SHARING_WAYS, SharedPool
 from executor.step_plan import slice_bounds
@@ -92,6 +93,7 @@ class Attendance:
         self._bounds = [slice_bounds(parameters, len(self._servers), k) for k in range(len(self._servers))]
         size = min(SHARED_GRADIENTS * 4 * parameters, MAX_SHARED_BYTES)
         self._pool = SharedPool(size) if worker.way in SHARING_WAYS else None
+        self._codec = worker.job.parameter_codec
         self._inbox = ParameterInbox(self._bounds)
         self._gate: ParameterGate | None = None  # for a lease that begins before all of its parameters are there
         self._in_hand = False  # the parameters of a lease are all there, and it has not been computed yet
@@ -144,6 +146,7 @@ class Attendance:
                 case "revoke":
                     self._revoked = self._granted
                 case "parameters":
+                    payload = self._decoded(server, header.parameters, payload)
                     home: object = self._worker.computer.parameters
                     placed = payload.obj is home
                     self._inbox.take(server, header.parameters, payload, placed)
@@ -163,7 +166,7 @@ class Attendance:
 
     def _place(self, server: int, header: Header, size: int) -> memoryview | None:
         """Parameters that nothing computes with, or not yet, are received where they belong."""
-        if header.attempt != self._attempt or not header.HasField("parameters"):
+        if header.attempt != self._attempt or not header.HasField("parameters") or not self._codec.plain:
             return None
         if self._gate is None or header.parameters.version != self._gate.version:
             if self._in_use:
@@ -171,6 +174,17 @@ class Attendance:
             self._load()  # what came before must not be written over it later
         begin = self._inbox.comes(server, header.parameters, size)
         return self._worker.computer.parameters.data.cast("B")[4 * begin : 4 * begin + size]
+
+    def _decoded(self, server: int, message: Parameters, payload: memoryview) -> memoryview:
+        """The parameters of a frame as float32: if the job compresses them, of one piece."""
+        if self._codec.plain or not payload:
+            return payload
+        (begin, end), first = self._bounds[server], message.offset // 4
+        try:
+            values = self._codec.decode(payload, begin + first, min(begin + first + PIECE, end))
+        except ValueError as error:
+            raise FrameError(f"parameters at {message.offset}: {error}") from None
+        return values.data.cast("B")
 
     @property
     def _in_use(self) -> bool:

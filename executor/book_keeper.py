@@ -409,10 +409,11 @@ class BookKeeper:
             match action:
                 case GiveLease(worker, grant):
                     if worker in self._workers:
-                        self._workers[worker][0].send(Header(attempt=self.attempt, grant=grant))
+                        self._workers[worker][0].send(Header(attempt=self.attempt, grant=grant), overtakes=True)
                 case RevokeLease(worker, step):
                     if worker in self._workers:
-                        self._workers[worker][0].send(Header(attempt=self.attempt, revoke=Revoke(step=step)))
+                        revoke = Header(attempt=self.attempt, revoke=Revoke(step=step))
+                        self._workers[worker][0].send(revoke, overtakes=True)
                 case CommitStep(step, wants_checkpoint):
                     self._commit(step, wants_checkpoint)
                 case TellRates(step, rates):

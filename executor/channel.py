@@ -2,7 +2,7 @@
 
 The stream authenticates, finds vanished peers and carries control; the lane carries what is said to go `beside`.
 On either way a frame says how many of its sender's frames went the other way before it, so that whatever is written is
-read in the order of writing.
+read in the order of writing, but for what may overtake tensors.
 """
 
 import asyncio
@@ -87,13 +87,19 @@ class Channel:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    async def write(self, header: Header, payload: bytes | memoryview, beside: bool) -> None:
+    async def write(
+        self, header: Header, payload: bytes | memoryview, beside: bool = False, overtakes: bool = False
+    ) -> None:
         """Sends one frame.
+
+        Args:
+            beside: over the lane, if there is one.
+            overtakes: it need not be read after what was written to the lane before it.
 
         Raises:
             ChannelClosed: the connection broke; the reader will hear of it, too.
         """
-        if not beside or self.lane is None:
+        if not overtakes and (not beside or self.lane is None):
             header.after = self._sent[1]
         await self.write_frame(frame(header, payload), beside)
 

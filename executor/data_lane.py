@@ -27,6 +27,7 @@ TOKEN_BYTES = 16
 IDENTIFY_S = 10.0  # in which a connection has to send its token
 CONNECT_S = 5.0
 STALLED_MS = 30_000  # that sent bytes may stay unacknowledged before the connection counts as broken (tcp(7))
+MAX_UNSENT_BYTES = 256 << 10  # that the kernel takes ahead of sending them: nothing more urgent can overtake those
 AHEAD_BYTES = 1 << 14  # that are read before it is known where they belong
 MAX_WAITING_BYTES = 64 << 20  # of received frames before no more are read
 
@@ -225,8 +226,9 @@ class Lane(asyncio.BufferedProtocol):
         self._socket = transport.get_extra_info("socket").dup()
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
+        for name, value in (("TCP_USER_TIMEOUT", STALLED_MS), ("TCP_NOTSENT_LOWAT", MAX_UNSENT_BYTES)):
+            if hasattr(socket, name):
+                self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""

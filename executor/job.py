@@ -82,6 +82,11 @@ class LoadedJob:
         return SliceCodec(parse(self.spec.compression), self.weights)
 
     @cached_property
+    def parameter_codec(self) -> SliceCodec:
+        """How parameters travel to the workers."""
+        return SliceCodec(parse(self.spec.parameter_compression), self.weights)
+
+    @cached_property
     def weights(self) -> int:
         """Elements of the flat parameter vector that are weights, not statistics; they come first."""
         return next((info.offset for info in self.layout if info.kind == "statistic"), self.parameters)

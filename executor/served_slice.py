@@ -34,6 +34,7 @@ from proto.exchange_pb2 import (
     Follow,
     Header,
     Holding,
+    Parameters,
     Push,
     Rates,
     Refusal,
@@ -77,7 +78,7 @@ class ServedSlice:
         self.attempt = 0
         self.promised = 0
         self.book = BookLink()
-        self.outbox = ParameterOutbox(pool)
+        self.outbox = ParameterOutbox(pool, job.parameter_codec)
         self.replication = Replication(
             secret, tell_driver, lambda: self.held, self.marked, self.reached, moved=self._moved
         )
@@ -287,6 +288,13 @@ class ServedSlice:
     def weights(self) -> bytes:
         """The slice's parameters, for the digest of the whole."""
         return self.held.parameters.tobytes()
+
+    def send_weights(self, session: Session) -> None:
+        """Sends them to the lease book, when the training has ended."""
+        held, data = self.held, memoryview(self.weights())
+        for begin in range(0, max(held.size, 1), PIECE):
+            parameters = Parameters(version=held.version, offset=4 * begin, bytes=4 * held.size)
+            session.send_tensor(Header(attempt=self.attempt, parameters=parameters), data[4 * begin :][: 4 * PIECE])
 
     # --- steps ------------------------------------------------------------------------------------------------------
 

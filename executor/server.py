@@ -224,6 +224,8 @@ class ParameterServer:
             match body:
                 case "push":
                     held.pushed(session, header.push, payload)
+                case "want" if session is book.session:
+                    held.send_weights(session)
                 case "want":
                     held.outbox.want(session, header.want.version, held.held, again=True)
                 case "lease_request" if book.keeper is not None:

@@ -4,9 +4,9 @@ import asyncio
 import hmac
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -27,6 +27,18 @@ logger = logging.getLogger(__name__)
 
 class SessionClosed(ConnectionError):
     """The stream ended, by the other side's will or by a fault."""
+
+
+class _Made(NamedTuple):
+    """A frame that is made when its turn comes: see Channel.write."""
+
+    header: Header
+    payload: bytes | memoryview
+    beside: bool = False
+    overtakes: bool = False
+
+
+_Queued = Frame | _Made
 
 
 class Session:
@@ -53,8 +65,9 @@ class Session:
         self._stream = stream
         self.channel = Channel(stream, peer, lane_host)
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Frame | tuple[Header, bytes | memoryview, bool]] = deque()
+        self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
+        self._source: Callable[[], Frame | None] | None = None
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -80,16 +93,26 @@ class Session:
         """Lets the other end open a lane."""
         self.send(self.channel.offer_lane(listener))
 
-    def send(self, header: Header, payload: bytes | memoryview = b"", beside: bool = False) -> None:
+    def send(
+        self, header: Header, payload: bytes | memoryview = b"", beside: bool = False, overtakes: bool = False
+    ) -> None:
         """Queues one frame, which says along the way what has been released.
 
         Args:
             beside: it has to do with tensors, and goes over the lane if there is one.
+            overtakes: it may arrive before tensors that were sent before it.
         """
         if len(payload) > CHUNK_BYTES:
             raise ValueError(f"payload of {len(payload)} bytes exceeds the chunk size {CHUNK_BYTES}")
         header.released.extend(self._released.popleft() for _ in range(len(self._released)))
-        self._enqueue((header, payload, beside), len(payload))
+        self._enqueue(_Made(header, payload, beside, overtakes), len(payload))
+
+    def send_when_free(self, source: Callable[[], Frame | None]) -> None:
+        """Asks `source` for a frame with tensors whenever nothing is queued, until it has none; the last one given."""
+        if not self.closed:
+            self._source = source
+            self._empty.clear()
+            self._filled.set()
 
     def send_frames(self, frames: Iterable[Frame]) -> None:
         """Queues frames with tensors; once the stream broke they are dropped: the receiver learns of that by itself."""
@@ -98,7 +121,7 @@ class Session:
 
     def send_tensor(self, header: Header, payload: memoryview) -> None:
         """Queues a frame of at most CHUNK_BYTES that is made when its turn comes: see `flushed`."""
-        self._enqueue((header, payload, True), len(payload))
+        self._enqueue(_Made(header, payload, beside=True), len(payload))
 
     def send_block(self, header: Header, block: Block, begin: int, end: int) -> None:
         """Queues a frame whose payload is bytes [begin, end) of a block; only while `shares`."""
@@ -120,7 +143,7 @@ class Session:
         """Waits until everything queued was handed to the connection, or the stream broke: memory may be reused."""
         await self._empty.wait()
 
-    def _enqueue(self, item: Frame | tuple[Header, bytes | memoryview, bool], size: int) -> None:
+    def _enqueue(self, item: _Queued, size: int) -> None:
         if self.closed:
             return
         self._queued_bytes += size
@@ -133,16 +156,14 @@ class Session:
     async def _write(self) -> None:
         try:
             while True:
-                if not self._queue:
+                item = self._next()
+                if item is None:
                     self._empty.set()
                     if self._last:
                         return
                     self._filled.clear()
                     await self._filled.wait()
-                    continue
-                item = self._queue.popleft()
-                self._queued_bytes -= len(item[1])
-                if isinstance(item, Frame):
+                elif isinstance(item, Frame):
                     await self.channel.write_frame(item)
                 else:
                     await self.channel.write(*item)
@@ -150,6 +171,16 @@ class Session:
             self.closed = True  # the reading side sees the same fault and tells
         finally:
             self._empty.set()
+
+    def _next(self) -> _Queued | None:
+        if self._queue:
+            item = self._queue.popleft()
+            self._queued_bytes -= len(item.payload)
+            return item
+        frame = self._source() if self._source is not None else None
+        if frame is None:
+            self._source = None
+        return frame
 
     # --- shared memory ----------------------------------------------------------------------------------------------
 
@@ -299,6 +330,7 @@ class Session:
             self._pool.reader_left(self)
         self._mapped.clear()
         self._queue.clear()
+        self._source = None
 
     def abort(self) -> None:
         """Ends the stream now."""

@@ -103,6 +103,7 @@ cli.add_command(kill)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Likewise.")
 @click.option("--sync", metavar="sync|ssp:S|async", help="Likewise. How gradients meet; only sync is reproducible.")
 @click.option("--compression", metavar="none|bf16|fp16|topk:RATIO|8bit|1bit", help="Likewise. Of gradients.")
+@click.option("--parameter-compression", metavar="none|bf16", help="Likewise. Of parameters on their way to workers.")
 @click.option(
     "--exchange", type=click.Choice(["auto", "shm", "tcp", "grpc"]), default="auto", show_default=True,
     help="How tensors travel: by shared memory within a host and sockets between hosts (auto), by shared memory or not "
@@ -145,6 +146,7 @@ def run(
     precision: str | None,
     sync: str | None,
     compression: str | None,
+    parameter_compression: str | None,
     python: str,
     driver_host: str,
     role: str,
@@ -197,6 +199,7 @@ def run(
         precision=precision or "",
         sync=sync or "",
         compression=compression or "",
+        parameter_compression=parameter_compression or "",
         role=role,
         user=user,
         principal=principal,

@@ -44,6 +44,7 @@ class RunOptions:
     precision: str = ""  #: likewise
     sync: str = ""  #: likewise
     compression: str = ""  #: likewise
+    parameter_compression: str = ""  #: likewise
     exchange: str = "auto"  #: how tensors travel between processes of one host: auto, tcp or shm
     role: str = "*"
     user: str = ""  #: empty: the user running the driver

@@ -82,6 +82,8 @@ class Job:
             spec = replace(spec, sync=options.sync)
         if options.compression:
             spec = replace(spec, compression=options.compression)
+        if options.parameter_compression:
+            spec = replace(spec, parameter_compression=options.parameter_compression)
         spec.check()
         if options.profile is not None:
             print(profile_step(spec, options.profile), flush=True)
@@ -184,6 +186,7 @@ class TrainingJob(Job):
             arrives; "ssp:S": likewise, but at most S updates after what it was computed with.
         accumulate: batches whose gradients are added up (to their mean) before the weights are updated.
         compression: of gradients on their way to the servers: "none", "bf16", "fp16", "topk:RATIO", "8bit", "1bit".
+        parameter_compression: of parameters on their way to the workers: "none", "bf16".
     """
 
     def __init__(
@@ -203,6 +206,7 @@ class TrainingJob(Job):
         sync: str = "sync",
         accumulate: int = 1,
         compression: str = "none",
+        parameter_compression: str = "none",
     ) -> None:
         super().__init__()
         self._spec = TrainingSpec(
@@ -221,6 +225,7 @@ class TrainingJob(Job):
             sync=sync,
             accumulate=accumulate,
             compression=compression,
+            parameter_compression=parameter_compression,
         )
 
     def validate(

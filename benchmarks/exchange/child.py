@@ -117,6 +117,7 @@ def job_of(task: dict[str, Any]) -> LoadedJob:
         models.vgg_cifar10(), nn.NLLLoss(), data.Dataset(Blank()) >> data.normalize(0.0, 1.0),
         optim.SGD(0.01, momentum=0.9), batch_size=leaves, end_when=trigger.max_iteration(int(task["steps"])),
         micro_batches=leaves, compression=task.get("compression", "none"),
+        parameter_compression=task.get("parameter_compression", "none"),
     )  # fmt: skip
     return LoadedJob(control.Job(job_id="benchmark"), spec, StepPlan(SAMPLES, leaves, leaves))
 

@@ -10,7 +10,8 @@ other work of workers and servers is real, and shares the cores of this machine.
 The time of the transfer is that of the bytes that the limiting filters counted (headers included) on the busiest link
 in its busier direction, at the link's rate. The aim: a step within 15 % of the larger of both times.
 
-python -m benchmarks.network [--hosts 4] [--gbit 1] [--compute 0.25 0.5 1 2] [--compressions none bf16] [--steps 12]
+python -m benchmarks.network [--hosts 4] [--gbit 1] [--compute 0.25 0.5 1 2] [--compressions none bf16 bf16/bf16]
+    [--steps 12]
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def measure(hosts: Hosts, compute_s: float, compression: str, steps: int) -> Fou
     servers = [f"{host.address}:{PORT}" for host in hosts.hosts]
     common = {
         "workers": len(servers), "steps": WARM_UP_STEPS + steps + 1, "servers": servers, "compute_s": compute_s,
-        "compression": compression,
+        "compression": compression.partition("/")[0], "parameter_compression": compression.partition("/")[2] or "none",
     }  # fmt: skip
     seconds: list[float] = []
     phases: dict[str, list[float]] = {}
@@ -127,7 +128,9 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--gbit", type=float, default=1.0, help="Gbit/s of each link, in each direction")
     parser.add_argument("--compute", type=float, nargs="+", default=[0.25, 0.5, 1.0, 2.0], help="seconds of a step")
-    parser.add_argument("--compressions", nargs="+", default=["none", "bf16"])
+    parser.add_argument(
+        "--compressions", nargs="+", default=["none", "bf16", "bf16/bf16"], metavar="GRADIENTS[/PARAMETERS]"
+    )
     parser.add_argument("--steps", type=int, default=12, help="measured, of each setting")
     options = parser.parse_args()
     print(f"{options.hosts} hosts, links of {options.gbit:g} Gbit/s; the network's computing is a stand-in\n")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from executor.data_lane import FrameCutter, LaneListener, prefix
 from executor.session import Connection, Session, SessionClosed
-from proto.exchange_pb2 import Header, Want
+from proto.exchange_pb2 import Grant, Header, Want
 from proto.frames import CHUNK_BYTES, EXCHANGE_METHOD, MAX_HEADER_BYTES, Frame, FrameError, frame
 from tests.executor.harness import free_port
 
@@ -235,3 +235,39 @@ def test_payloads_are_received_where_they_belong_and_only_in_order() -> None:
     assert asked == [(3, 1, 50), (3, 1, 50)]
     assert [bytes(each.payload) for each in found] == [bytes([1] * 50), bytes([1] * 50), bytes([2] * 50)]
     assert [each.payload.obj is home for each in found] == [True, True, False]
+
+
+def test_a_lease_overtakes_parameters() -> None:
+    """What is queued goes before what a source still has, and is read although tensors sent before have not come."""
+
+    async def run() -> None:
+        async with joined(free_port()) as (client, server, _):
+            while server.channel.lane is None:
+                server.send_frames([frame(Header(attempt=1, want=Want(version=1)), b"x")])
+                await numbers_of(client, 1, [])
+            left = 200
+
+            def source() -> Frame | None:
+                nonlocal left
+                left -= 1
+                return frame(Header(attempt=left + 1, want=Want(version=1)), bytes(CHUNK_BYTES)) if left >= 0 else None
+
+            server.send_when_free(source)
+            while left > 195:  # nobody reads: it goes on until the connection takes no more
+                await asyncio.sleep(0)
+            server.send(Header(attempt=1000, grant=Grant(step=1)), overtakes=True)
+            order = [header.attempt async for header, _ in until(client, 201)]
+            assert order.index(1000) < 100
+            assert [number for number in order if number != 1000] == list(range(200, 0, -1))
+            await server.flushed()
+
+    asyncio.run(asyncio.wait_for(run(), TIMEOUT_S))
+
+
+async def until(session: Session, count: int) -> AsyncIterator[tuple[Header, memoryview]]:
+    """The first frames that come."""
+    async for header, payload in session.frames():
+        yield header, payload
+        count -= 1
+        if not count:
+            return

@@ -1,12 +1,16 @@
 """Tensors over gRPC, lanes and through shared memory: the same bits, and each way only where it was asked for."""
 
 import asyncio
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from compute import checkpoint, trigger
 from proto import control_pb2 as control
 from tests.data_files import write_subset
 from tests.executor.harness import TaskProcess, training
@@ -60,6 +64,39 @@ def test_all_ways_give_the_same_bits(folder: Path, tmp_path: Path, monkeypatch: 
         return {await weights("grpc"), await weights("tcp", kill=True), await weights("shm", kill=True)}
 
     assert len(asyncio.run(all_ways())) == 1
+
+
+def test_rounded_parameters_are_the_same_whoever_computes_and_however_they_come(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the servers' own, which they update and save, are not rounded."""
+
+    async def weights(way: str, compression: str, workers: int, servers: int, kill: bool = False) -> str:
+        monkeypatch.setenv("MESOGRAD_EXCHANGE", way)
+        spec = replace(wide(folder, STEPS), parameter_compression=compression, checkpoint_when=trigger.every_epoch())
+        directory = tmp_path / f"{way}-{compression}-{workers}"
+        checkpoints = directory / "checkpoints"
+        async with training(spec, directory, workers, servers, checkpoint_url=str(checkpoints)) as driver:
+            await driver.until_step(STEPS // 4)
+            if kill:
+                assert max(driver.steps) < STEPS, "the fault came too late"
+                driver.workers()[0].kill()
+            finished = await driver.until_finished()
+        url = checkpoint.step_url(str(checkpoints), finished.step)
+        manifest = checkpoint.read_manifest(url)
+        saved = checkpoint.load_slice(url, manifest, 0, manifest.parameters)["parameters"]
+        assert hashlib.sha256(saved.tobytes()).hexdigest() == finished.weights_sha256
+        assert (saved.view(np.uint32) & 0xFFFF).any()
+        return finished.weights_sha256
+
+    async def all_ways() -> set[str]:
+        return {
+            await weights("tcp", "bf16", 2, 2, kill=True), await weights("shm", "bf16", 2, 2),
+            await weights("grpc", "bf16", 1, 1),
+        }  # fmt: skip
+
+    assert len(found := asyncio.run(all_ways())) == 1
+    assert asyncio.run(weights("auto", "none", 1, 1)) not in found
 
 
 def test_insisting_on_shared_memory_where_there_is_none(
