@@ -310,5 +310,9 @@ async def open_lane(
         _, lane = await asyncio.wait_for(connecting, CONNECT_S)
     except TimeoutError:
         raise OSError(f"no connection to port {announcement.port} within {CONNECT_S:g} s") from None
-    await lane.send(0, frame(Header(lane=exchange.Lane(token=announcement.token))))
+    try:
+        await lane.send(0, frame(Header(lane=exchange.Lane(token=announcement.token))))
+    except (OSError, asyncio.CancelledError):
+        lane.close()
+        raise
     return lane

@@ -216,6 +216,29 @@ def test_training_does_not_wait_for_its_driver(
     assert min(longest) < 2 * usual, (usual, longest)
 
 
+def test_attached_while_there_is_no_master(
+    runs: Runs, cluster: EmbeddedCluster, folder: Path, paced: str, tmp_path: Path
+) -> None:
+    """The new driver has its tasks at once, and shows their steps; the master gets the job back when it comes."""
+    steps = 60
+    undisturbed = runs.start(*arguments(cluster, paced, str(folder), str(steps), str(tmp_path / "u"))).weights()
+    run = runs.start(*arguments(cluster, paced, str(folder), str(steps), str(tmp_path / "m")))
+    run.until("epoch 1  step")
+    job_id, before = job_of(run), pids()
+    cluster.kill("master-1")
+    try:
+        run.process.kill()
+        run.finish()
+        run = runs.start("--attach", job_id)
+        run.until(r"epoch \d  step")
+        assert cluster.pid("master-1") is None
+        assert pids() == before
+    finally:
+        cluster.start("master-1")
+    assert run.weights() == undisturbed
+    assert run.errors == []
+
+
 def test_killed_while_it_stops_the_job(
     runs: Runs, cluster: EmbeddedCluster, folder: Path, paced: str, tmp_path: Path
 ) -> None:
