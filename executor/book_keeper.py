@@ -319,7 +319,8 @@ class BookKeeper:
 
     def _send_restore(self, peer: PeerServer) -> None:
         if peer.session is not None:
-            peer.session.send(Header(attempt=self.attempt, restore=self._order_of(peer.index)))
+            order = self._order_of(peer.index)
+            peer.session.send(Header(attempt=self.attempt, to=peer.task_id, restore=order))
 
     # --- peers ------------------------------------------------------------------------------------------------------
 
@@ -329,7 +330,7 @@ class BookKeeper:
                 async with Connection(peer.address, self._secret, f"server {peer.index}") as session:
                     peer.session = session
                     if self._order is None or peer in self._leaving:
-                        session.send(Header(attempt=self.attempt, survey=Survey()))
+                        session.send(Header(attempt=self.attempt, to=peer.task_id, survey=Survey()))
                     else:
                         self._send_restore(peer)
                     await self._read_peer(peer, session)

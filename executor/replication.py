@@ -107,7 +107,9 @@ class Replication:
         self._attempt = attempt
         self.stop()
         if self._follower.task_id:
-            follow = Header(attempt=attempt, follow=Follow(index=server.index, servers=servers))
+            follow = Header(
+                attempt=attempt, to=server.replica_task_id, follow=Follow(index=server.index, servers=servers)
+            )
             self._keeping = asyncio.create_task(self._keep(server.replica_address, follow))
         self._moved()
 

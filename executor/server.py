@@ -191,6 +191,10 @@ class ParameterServer:
                 attempt, opened = header.attempt, body
                 if body not in ("restore", "join", "survey", "follow", "fetch"):
                     raise FrameError(f"a stream begins with Join, Survey, Restore, Follow or Fetch, not with {body}")
+                if body in ("restore", "survey", "follow") and header.to != self._task_id:
+                    session.refuse(attempt, Refusal.STALE_ATTEMPT, reason=f"this is {self._task_id}, not {header.to}")
+                    await session.drain(GRACE_S)
+                    return
                 if body in ("join", "follow", "fetch") and self._lanes is not None:
                     session.offer_lane(self._lanes)
                 if body == "join":

@@ -101,8 +101,8 @@ class ScriptedDriver:
 
     # --- processes --------------------------------------------------------------------------------------------------
 
-    def launch(self, role: str, index: int) -> TaskProcess:
-        """Starts a task's process."""
+    def launch(self, role: str, index: int, address: str = "") -> TaskProcess:
+        """Starts a task's process, of a server at this address if one is given."""
         self._count += 1
         task_id = f"{role}-{index}.{self._count}"
         description: dict[str, Any] = {
@@ -111,7 +111,7 @@ class ScriptedDriver:
             "secret": self._secret, "threads": 1,
         }  # fmt: skip
         if role != "worker":
-            description["bind"] = f"127.0.0.1:{free_port()}"
+            description["bind"] = address or f"127.0.0.1:{free_port()}"
             description["bind_lanes"] = f"127.0.0.1:{free_port()}"
         log = self.directory / f"{task_id}.log"
         with open(log, "wb") as out:
@@ -180,7 +180,7 @@ class ScriptedDriver:
         self._former, self.servers = self.servers, [*self.servers[:servers], *added]
         for index in [index for index in self.replicas if index >= servers]:
             self.replicas.pop(index).kill()
-        self._maybe_new_attempt()
+        self.attend()
         for task in added if replicas else ():
             self.add_replica(task.index)
 
@@ -196,7 +196,7 @@ class ScriptedDriver:
     def promote(self, index: int) -> None:
         """Gives a server up and has its replica take its place."""
         self.servers[index] = self.replicas.pop(index)
-        self._maybe_new_attempt()
+        self.attend()
 
     def replace_lost(self) -> list[str]:
         """Does what the driver does about servers and replicas that have ended; the ids of those tasks."""
@@ -213,7 +213,7 @@ class ScriptedDriver:
             if index not in self.replicas or self.replicas[index].process.poll() is not None:
                 self.add_replica(index)
         if lost:
-            self._maybe_new_attempt()
+            self.attend()
             self._tell_all()
         return [task.task_id for task in lost]
 
@@ -240,7 +240,7 @@ class ScriptedDriver:
                 self._said_hello.add(task_id)
                 if self.attempt and message.hello.role == control.WORKER:
                     outbox.put_nowait(control.DriverMessage(membership=self._membership()))
-                self._maybe_new_attempt()
+                self.attend()
                 if any(task.task_id == task_id for task in self.replicas.values()):
                     self._tell_all()
             async with self._news:
@@ -283,7 +283,8 @@ class ScriptedDriver:
         while True:
             await context.write(await outbox.get())
 
-    def _maybe_new_attempt(self) -> None:
+    def attend(self) -> None:
+        """Begins a new attempt if all servers are there and they are others than before."""
         ids = tuple(s.task_id for s in self.servers)
         if all(i in self._said_hello for i in ids) and ids != getattr(self, "_served", ()):
             if len(ids) == len(getattr(self, "_served", ())):

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from compute import TrainingSpec, Validation, data, models, nn, optim, trigger
+from compute.retention import Retention
 from proto import control_pb2 as control
+from tests.cluster.waiting import wait_until
 from tests.data_files import write_subset
 from tests.executor.harness import ScriptedDriver, training
 
@@ -156,6 +158,36 @@ def test_a_lost_server_goes_on_from_the_newest_checkpoint(
     folder: Path, tmp_path: Path, reference: str, fault: Fault
 ) -> None:
     assert run(disturbed(folder, tmp_path, fault, str(tmp_path / "checkpoints"))) == reference
+
+
+def test_what_a_lost_server_was_told_is_not_for_the_next_one_at_its_address(
+    folder: Path, tmp_path: Path, reference: str
+) -> None:
+    """It listens before the lease book knows of it, and the checkpoint that its predecessor began with is gone."""
+
+    async def train() -> str:
+        spec = make_spec(folder, checkpoint_when=trigger.several_iteration(20), retention=Retention(keep=1))
+        checkpoints = tmp_path / "checkpoints"
+        async with training(spec, tmp_path, 2, 2, checkpoint_url=str(checkpoints)) as driver:
+            await driver.until(lambda: any(c.step >= 20 for c in driver.checkpoints))
+            await kill_server_1(driver)
+            await driver.until(lambda: driver.attempt == 2)
+            begun = max(c.step for c in driver.checkpoints)
+            await driver.until(lambda: any(c.step >= begun + 60 for c in driver.checkpoints))
+            assert not driver.finished, "too late"
+            lost = driver.servers[1]
+            lost.kill()
+            assert not (checkpoints / f"step-{begun:08d}").exists()
+            task = driver.launch("server", 1, lost.address)  # nobody is told of it yet
+            refused = f"this is {task.task_id}, not {lost.task_id}"
+            await asyncio.to_thread(wait_until, lambda: refused in driver.servers[0].log.read_text(), "a refusal")
+            driver.servers[1] = task
+            driver.attend()
+            finished = await driver.until_finished()
+            check_epochs(driver)
+            return finished.weights_sha256
+
+    assert run(train()) == reference
 
 
 @pytest.mark.parametrize("servers_after", [1, 2, 3])
