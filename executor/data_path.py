@@ -65,7 +65,9 @@ class _Image:
         """A piece of it, which is there, for a socket."""
         if index not in self._frames and self._block is not None:
             begin, end = piece_bounds(self.size, index)
-            self._frames[index] = self._made(begin, self._block.data[4 * begin :][: self._bytes(begin, end)].data)
+            # With a copy: nobody says when a socket has read it, and the memory may be used again before.
+            payload = bytes(self._block.data[4 * begin :][: self._bytes(begin, end)])
+            self._frames[index] = self._made(begin, payload)
         return self._frames[index]
 
     def readdress(self, attempt: int) -> None:
@@ -82,9 +84,7 @@ class _Image:
         """
         if self._block is not None:
             for index in unsent:
-                if index not in self._frames:
-                    made = self.frame(index)
-                    self._frames[index] = made._replace(payload=bytes(made.payload))
+                self.frame(index)
             self._block.drop()
             self._block = None
 
@@ -94,7 +94,7 @@ class _Image:
     def _bytes(self, begin: int, end: int) -> int:
         return self._codec.encoded_bytes(self._begin + begin, self._begin + end)
 
-    def _made(self, begin: int, payload: memoryview) -> Frame:
+    def _made(self, begin: int, payload: bytes | memoryview) -> Frame:
         return frame(self.header(begin), payload)
 
     def header(self, begin: int) -> Header:

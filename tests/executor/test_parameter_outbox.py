@@ -79,10 +79,11 @@ def test_each_piece_leaves_once_the_lowest_first(
     """Pieces come to be in any order; whatever is there, forward passes need its beginning first."""
     codec = SliceCodec(parse(compression), BEGIN + SIZE - 3)
     outbox = ParameterOutbox(SharedPool(16 * SIZE) if shared else None, codec)
-    line, held = Line(), Held(0, values(0))
-    session, old = cast("Session", line), cast("ParameterSlice", held)
+    line, quick, held = Line(), Line(), Held(0, values(0))
+    old = cast("ParameterSlice", held)
     outbox.keep(old)
-    outbox.want(session, 1, old)
+    for each in (line, quick):
+        outbox.want(cast("Session", each), 1, old)
     waiting: set[int] = set()
     parameters = held.parameters.copy()
     for place, piece in enumerate(order):
@@ -90,19 +91,20 @@ def test_each_piece_leaves_once_the_lowest_first(
         parameters[begin:end] = values(1)[begin:end]
         outbox.add(cast("ParameterSlice", Held(0, parameters)), 1, [piece])
         waiting.add(piece)
+        assert quick.leave()
         for _ in range(leaving[place] if place < len(leaving) else 0):
             if line.leave():
                 assert described(line)[-1] == (1, min(waiting))
                 waiting.remove(min(waiting))
             else:
                 assert not waiting
-    newer = cast("ParameterSlice", Held(1, values(1)))
-    outbox.keep(newer)
-    for version in (2, 3):  # the others go on meanwhile, and their memory is used again
+    for version in (2, 3, 4):  # the others go on meanwhile, and memory is used again
+        newer = cast("ParameterSlice", Held(version - 1, values(version)))
         outbox.add(newer, version, list(range(piece_count(SIZE))))
         outbox.committed(version)
     while line.leave():
         pass
+    assert described(quick) == [(1, piece) for piece in order]
     assert sorted(described(line)) == [(1, piece) for piece in range(piece_count(SIZE))]
     for made, (_, piece) in zip(line.sent, described(line), strict=True):
         begin, end = piece_bounds(SIZE, piece)
