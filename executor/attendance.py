@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from compute import InputError
 from compute.compression.codec import Buffer, Vector
+from executor.connection import CONNECT_TIMEOUT_S, Connection
 from executor.gradient_push import GradientPush
 from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer, LeaseRevoked
 from executor.parameter_gate import ParameterGate, ParametersGone
 from executor.parameter_inbox import ParameterInbox
 from executor.pieces import PIECE
-from executor.session import CONNECT_TIMEOUT_S, Connection, Session, SessionClosed
+from executor.session import Session, SessionClosed
 from executor.shared_memory import SHARING_WAYS, SharedPool
 from executor.step_plan import slice_bounds
 from proto import control_pb2 as control

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from compute.optim import ExactSum
 from executor.arrival_book import ArrivalBook
 from executor.checkpoint_keeper import CheckpointKeeper
+from executor.connection import Connection
 from executor.job import LoadedJob
 from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Paused, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook, Phase
@@ -16,7 +17,7 @@ from executor.peer_server import PeerServer
 from executor.recent_reports import RecentReports, Unacknowledged, nothing
 from executor.reduction_tree import Node
 from executor.resumable import Resumable
-from executor.session import Connection, Session, SessionClosed
+from executor.session import Session, SessionClosed
 from executor.sum_book import SumBook
 from executor.sum_message import decoded
 from executor.takeover import fits, hands_over, newest_totals

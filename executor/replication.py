@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
+from executor.connection import Connection
 from executor.parameter_slice import ParameterSlice
-from executor.session import Connection, Session, SessionClosed
+from executor.session import Session, SessionClosed
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Apply, Bookmark, Follow, Header, Holding, State, Totals
 from proto.frames import CHUNK_BYTES, Frame, FrameError, frame

@@ -12,12 +12,13 @@ import grpc
 import grpc.aio
 
 from executor.book_keeper import BookKeeper
+from executor.connection import authenticate
 from executor.data_lane import LaneListener
 from executor.job import LoadedJob
 from executor.recent_reports import Unacknowledged, nothing
 from executor.replica import Replica
 from executor.served_slice import ServedSlice
-from executor.session import Session, SessionClosed, authenticate
+from executor.session import Session, SessionClosed
 from executor.shared_memory import SHARING_WAYS, SharedPool, way
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Header, Refusal, Restore

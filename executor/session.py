@@ -1,23 +1,18 @@
 """One stream of frames between two of our processes, the same on both of its ends."""
 
 import asyncio
-import hmac
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import grpc
-import grpc.aio
-
 from executor.channel import Channel, ChannelClosed
 from executor.data_lane import LaneListener
-from executor.shared_memory import Block, CannotShare, MappedSegment, SharedPool, way
+from executor.shared_memory import Block, CannotShare, MappedSegment, SharedPool
 from proto.exchange_pb2 import Attached, Header, Refusal, Segment, Shared
-from proto.frames import CHUNK_BYTES, EXCHANGE_METHOD, SECRET_KEY, Frame, FrameError, grpc_options
+from proto.frames import CHUNK_BYTES, Frame, FrameError
 
-CONNECT_TIMEOUT_S = 10.0
 MAX_QUEUED_BYTES = 1 << 30  # a peer that lets more than this pile up is cut off
 RELEASE_S = 0.005  # that a payload's release may wait for a frame to travel with
 MAX_SEGMENTS = 3  # of the other side that are kept open: the present one, and those whose payloads are on their way
@@ -343,42 +338,3 @@ class Session:
         """Ends the stream and waits for its writer."""
         self.abort()
         await asyncio.gather(self._writer, return_exceptions=True)
-
-
-class Connection:
-    """A client's channel to one server and the session on it, as an async context manager."""
-
-    def __init__(self, address: str, secret: str, peer: str) -> None:
-        self._address = address
-        self._secret = secret
-        self._peer = peer
-        self.channel: grpc.aio.Channel | None = None
-        self._session: Session | None = None
-
-    async def __aenter__(self) -> Session:
-        self.channel = grpc.aio.insecure_channel(self._address, options=grpc_options())
-        try:
-            await asyncio.wait_for(self.channel.channel_ready(), CONNECT_TIMEOUT_S)
-        except TimeoutError:
-            await self.channel.close()
-            raise SessionClosed(f"no connection to {self._address} within {CONNECT_TIMEOUT_S:g} s") from None
-        except asyncio.CancelledError:
-            await self.channel.close()
-            raise
-        call: Any = self.channel.stream_stream(EXCHANGE_METHOD)(metadata=((SECRET_KEY, self._secret),))
-        host = self._address.rpartition(":")[0].strip("[]") if way() != "grpc" else ""
-        self._session = Session(call, self._peer, host)
-        return self._session
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-        if self.channel is not None:
-            await self.channel.close()
-
-
-async def authenticate(context: Any, secret: str) -> None:
-    """Ends a call that does not carry the job's secret (UNAUTHENTICATED)."""
-    given = dict(context.invocation_metadata() or ()).get(SECRET_KEY, "")
-    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), secret.encode()):
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this call needs the job's secret")

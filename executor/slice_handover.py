@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from compute.optim import ParameterUpdate
+from executor.connection import Connection
 from executor.job import LoadedJob
 from executor.parameter_slice import ParameterSlice
-from executor.session import Connection, Session, SessionClosed
+from executor.session import Session, SessionClosed
 from executor.slice_loading import new_slice
 from executor.step_plan import slice_bounds
 from proto.exchange_pb2 import Fetch, Header, State

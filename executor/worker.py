@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from compute.compression import ErrorFeedback, Rounding
 from compute.compression.codec import Buffer, Vector
 from executor.attendance import Attendance
+from executor.connection import Connection
 from executor.job import LoadedJob
 from executor.lease_computer import LeaseComputer
-from executor.session import Connection, SessionClosed
+from executor.session import SessionClosed
 from executor.shared_memory import way
 from proto import control_pb2 as control
 from proto.exchange_pb2 import Grant, Header, Join

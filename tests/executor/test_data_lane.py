@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executor.connection import Connection
 from executor.data_lane import FrameCutter, LaneListener, prefix
-from executor.session import Connection, Session, SessionClosed
+from executor.session import Session, SessionClosed
 from proto.exchange_pb2 import Grant, Header, Want
 from proto.frames import CHUNK_BYTES, EXCHANGE_METHOD, MAX_HEADER_BYTES, Frame, FrameError, frame
 from tests.executor.harness import free_port
