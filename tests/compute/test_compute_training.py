@@ -132,6 +132,8 @@ def test_a_valid_spec_passes_and_pickles() -> None:
         ({"end_when": trigger.max_score(0.9, "MAE")}, "no metric 'MAE'"),
         ({"checkpoint_when": trigger.max_score(0.9, "MAE")}, "no metric 'MAE'"),
         ({"validation": None, "end_when": trigger.max_score(0.9)}, "needs a validation"),
+        ({"compression": "fp8"}, "compression must be .*, got 'fp8'"),
+        ({"parameter_compression": "fp16"}, "parameter_compression must be .*, got 'fp16'"),
         ({"end_when": 3}, "end_when must be a trigger"),
         ({"checkpoint_when": "x"}, "checkpoint_when must be a trigger"),
         ({"dataset": "folder"}, r"dataset must be a data set such as data\.mnist"),
