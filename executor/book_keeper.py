@@ -9,15 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from compute.optim import ExactSum
 from executor.arrival_book import ArrivalBook
 from executor.checkpoint_keeper import CheckpointKeeper
-from executor.connection import Connection
 from executor.job import LoadedJob
 from executor.lease_actions import Action, CommitStep, Fail, Finish, GiveLease, Paused, Report, RevokeLease, TellRates
 from executor.lease_book import LeaseBook, Phase
-from executor.peer_server import PeerServer
+from executor.peer_servers import PeerServer, PeerServers
 from executor.recent_reports import RecentReports, Unacknowledged, nothing
 from executor.reduction_tree import Node
 from executor.resumable import Resumable
-from executor.session import Session, SessionClosed
+from executor.session import Session
 from executor.sum_book import SumBook
 from executor.sum_message import decoded
 from executor.takeover import fits, hands_over, newest_totals
@@ -35,16 +34,12 @@ from proto.exchange_pb2 import (
     Restored,
     Revoke,
     Scores,
-    Survey,
     Times,
     Totals,
-    Want,
 )
-from proto.frames import FrameError
 
 TICK_S = 0.05
 MIN_TICK_S = 0.005
-RECONNECT_S = 0.3
 PHASES = ("data", "compute", "push", "wait", "pull")  # of a worker's time
 
 logger = logging.getLogger(__name__)
@@ -82,7 +77,6 @@ class BookKeeper:
     ) -> None:
         self.attempt = membership.attempt
         self._job = job
-        self._secret = secret
         self._tell_driver = tell_driver
         self._holding = holding
         self._old_bookmark = bookmark
@@ -93,11 +87,11 @@ class BookKeeper:
         self._on_totals = totals
         self._weights = weights
         self._servers = len(membership.servers)
-        self._peers = [PeerServer(server) for server in membership.servers if server.index != 0]
         self._own_task = membership.servers[0].task_id
         self._former = list(membership.former)
         here = {server.task_id for server in membership.servers}
-        self._leaving = [PeerServer(server) for server in membership.former if server.task_id not in here]
+        leaving = [server for server in membership.former if server.task_id not in here]
+        self._peers = PeerServers(self.attempt, secret, membership.servers[1:], leaving, self._take)
         self._book: LeaseBook | None = None
         self._order: Restore | None = None  # what every server is to begin with, but for its index
         self._workers: dict[str, tuple[Session, Join]] = {}
@@ -107,10 +101,7 @@ class BookKeeper:
         self._rates: Rates | None = None  # the last that were told
         self._outgoing = control.Progress()
         self._reported = RecentReports(unacknowledged)
-        self._surveyed = asyncio.Event()
         self._times: dict[str, control.WorkerTimes] = {}  # of workers, since the last step was reported
-        self._restored = asyncio.Event()
-        self._weights_arrived = asyncio.Event()
         self._finished: control.Finished.Reason | None = None
         self._stop: control.Stop | None = None
         self._pausing = False
@@ -122,23 +113,18 @@ class BookKeeper:
         Raises:
             InputError: the checkpoint cannot be used.
         """
-        tasks = [asyncio.create_task(self._keep_peer(peer)) for peer in [*self._peers, *self._leaving]]
+        keeping = asyncio.create_task(self._peers.keep())
         try:
-            while any(peer.holding is None for peer in [*self._peers, *self._leaving]):
-                self._surveyed.clear()
-                await self._surveyed.wait()
-            holdings = [self._holding(), *(peer.holding for peer in self._peers if peer.holding is not None)]
+            await self._peers.surveyed()
+            holdings = [self._holding(), *(peer.holding or Holding() for peer in self._peers.members)]
             mark = self._old_bookmark()
             keep = mark is not None and fits(mark, holdings)
             handed = not keep and hands_over(mark, self._former_holdings())
             mark = mark if keep or handed else None
             start, written, untold = await self._order_restore(mark, handed)
-            for peer in self._peers:
-                self._send_restore(peer)
+            self._peers.begin(self._order_of)
             await self._restore(self._order_of(0))
-            while not all(peer.restored for peer in self._peers):
-                self._restored.clear()
-                await self._restored.wait()
+            await self._peers.restored()
             kind = LeaseBook if self._job.sync.synchronous else ArrivalBook
             book = kind(
                 self._job.spec, self._job.plan, self._servers, self.attempt, self._job.epoch_digest(),
@@ -169,16 +155,14 @@ class BookKeeper:
                 self._flush_progress()
             await self._finish(book, self._finished)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
     def _go_on(self, book: LeaseBook, totals: Totals | None) -> None:
         """Tells every server what it may have missed of the last attempt, and has it say how far it is."""
-        for peer in self._peers:
-            self._send_restore(peer)  # the answer is as if the connection had been lost
-            if totals is not None and peer.session is not None:
-                peer.session.send(Header(attempt=self.attempt, totals=totals))
+        self._peers.ask_again()
+        if totals is not None:
+            self._peers.tell(Header(attempt=self.attempt, totals=totals))
         self._on_committed(Commit(step=book.committed))
         if totals is not None:
             self._on_totals(totals)
@@ -252,9 +236,7 @@ class BookKeeper:
         if done is None:
             return
         totals = Totals(step=done.step, totals=done.totals, loss=done.loss)
-        for peer in self._peers:
-            if peer.session is not None:
-                peer.session.send(Header(attempt=self.attempt, totals=totals))
+        self._peers.tell(Header(attempt=self.attempt, totals=totals))
         self._on_totals(totals)
 
     def part_written(self, server: int, part: Part) -> None:
@@ -288,7 +270,7 @@ class BookKeeper:
 
     def _former_holdings(self) -> list[Holding]:
         """What those hold who served in the attempt before, by their index then; empty if that is not asked for."""
-        known = {peer.task_id: peer.holding for peer in [*self._peers, *self._leaving]}
+        known = {peer.task_id: peer.holding for peer in [*self._peers.members, *self._peers.leaving]}
         known[self._own_task] = self._holding()
         return [known.get(server.task_id) or Holding() for server in self._former]
 
@@ -318,57 +300,21 @@ class BookKeeper:
         order.MergeFrom(self._order or Restore())
         return order
 
-    def _send_restore(self, peer: PeerServer) -> None:
-        if peer.session is not None:
-            order = self._order_of(peer.index)
-            peer.session.send(Header(attempt=self.attempt, to=peer.task_id, restore=order))
-
     # --- peers ------------------------------------------------------------------------------------------------------
 
-    async def _keep_peer(self, peer: PeerServer) -> None:
-        while True:
-            try:
-                async with Connection(peer.address, self._secret, f"server {peer.index}") as session:
-                    peer.session = session
-                    if self._order is None or peer in self._leaving:
-                        session.send(Header(attempt=self.attempt, to=peer.task_id, survey=Survey()))
-                    else:
-                        self._send_restore(peer)
-                    await self._read_peer(peer, session)
-            except (SessionClosed, FrameError) as error:
-                logger.info("server %d: %s", peer.index, error)
-            finally:
-                peer.session = None
-            if self._order is not None and peer in self._leaving:
-                return
-            await asyncio.sleep(RECONNECT_S)
-
-    async def _read_peer(self, peer: PeerServer, session: Session) -> None:
-        async for header, payload in session.frames():
-            now = time.monotonic()
-            match header.WhichOneof("body"):
-                case "holding":
-                    peer.holding = header.holding
-                    self._surveyed.set()
-                case "restored":
-                    self._peer_restored(peer, session, header.restored, now)
-                case "prepared":
-                    peer.version = header.prepared.step
-                    if self._job.sync.synchronous:
-                        self._take_prepared()
-                    elif self._book is not None:
-                        self._act(self._book.server_prepared(peer.index, header.prepared.step, now))
-                case "part":
-                    self.part_written(peer.index, header.part)
-                case "share":
-                    self.shared(peer.index, header.share.step, [decoded(s) for s in header.share.sums])
-                case "parameters":
-                    peer.take_weights(header.parameters.offset, header.parameters.bytes, payload)
-                    self._weights_arrived.set()
-                case "refusal":
-                    raise SessionClosed(header.refusal.reason)
-                case other:
-                    raise FrameError(f"sent {other}")
+    def _take(self, peer: PeerServer, session: Session, header: Header) -> None:
+        """Another server has said something."""
+        match header.WhichOneof("body"):
+            case "restored":
+                self._peer_restored(peer, session, header.restored)
+            case "prepared" if self._job.sync.synchronous:
+                self._take_prepared()
+            case "prepared" if self._book is not None:
+                self._act(self._book.server_prepared(peer.index, header.prepared.step, time.monotonic()))
+            case "part":
+                self.part_written(peer.index, header.part)
+            case "share":
+                self.shared(peer.index, header.share.step, [decoded(each) for each in header.share.sums])
 
     def _take_prepared(self) -> None:
         """Tells the book of peers that have applied its step, be it before the book began it."""
@@ -376,14 +322,11 @@ class BookKeeper:
         step = 0
         while book is not None and book.step != step:
             step = book.step
-            for peer in self._peers:
+            for peer in self._peers.members:
                 if peer.version >= step:
                     self._act(book.server_prepared(peer.index, step, time.monotonic()))
 
-    def _peer_restored(self, peer: PeerServer, session: Session, restored: Restored, now: float) -> None:
-        peer.restored = True
-        peer.version = restored.version
-        self._restored.set()
+    def _peer_restored(self, peer: PeerServer, session: Session, restored: Restored) -> None:
         if self._book is None:
             return
         # The connection was lost and is back: what was said meanwhile is said again.
@@ -395,10 +338,8 @@ class BookKeeper:
             session.send(Header(attempt=self.attempt, totals=Totals(step=step, totals=totals, loss=loss)))
         for order in self._checkpoints.orders_to(peer.index):
             session.send(Header(attempt=self.attempt, commit=order))
-        self._act(self._book.server_restored(peer.index, restored.version, restored.ahead, now))
+        self._act(self._book.server_restored(peer.index, restored.version, restored.ahead, time.monotonic()))
         self._take_prepared()
-        if self._finished is not None:
-            session.send(Header(attempt=self.attempt, want=Want(version=self._book.committed)))
 
     def _checkpoint_written(self, step: int, url: str) -> None:
         if self._book is not None:
@@ -420,9 +361,7 @@ class BookKeeper:
                     self._commit(step, wants_checkpoint)
                 case TellRates(step, rates):
                     self._rates = Rates(step=step, rates=rates)
-                    for peer in self._peers:
-                        if peer.session is not None:
-                            peer.session.send(Header(attempt=self.attempt, rates=self._rates))
+                    self._peers.tell(Header(attempt=self.attempt, rates=self._rates))
                     self._on_rates(self._rates)
                 case Report(message):
                     for report in message.steps[-1:]:
@@ -445,9 +384,7 @@ class BookKeeper:
         order = Commit(step=step)
         if wants_checkpoint and self._book is not None:
             order = self._checkpoints.order(step, self._book.resumable, self._reported.all())
-        for peer in self._peers:
-            if peer.session is not None:
-                peer.session.send(Header(attempt=self.attempt, commit=order))
+        self._peers.tell(Header(attempt=self.attempt, commit=order))
         self._on_committed(order)
 
     def _fail(self, kind: control.Failure.Kind, summary: str) -> None:
@@ -461,15 +398,9 @@ class BookKeeper:
 
     async def _finish(self, book: LeaseBook, reason: control.Finished.Reason) -> None:
         self._flush_progress()
-        for peer in self._peers:
-            if peer.session is not None:
-                peer.session.send(Header(attempt=self.attempt, want=Want(version=book.committed)))
-        while any(peer.weights is None for peer in self._peers):
-            self._weights_arrived.clear()
-            await self._weights_arrived.wait()
         digest = hashlib.sha256(self._weights())
-        for peer in self._peers:
-            digest.update(peer.weights or b"")
+        for weights in await self._peers.weights(book.committed):
+            digest.update(weights)
         finished = control.Finished(
             reason=reason,
             step=book.committed,
