@@ -42,7 +42,7 @@ from proto.exchange_pb2 import (
     Restored,
     Totals,
 )
-from proto.frames import FrameError
+from proto.frames import Frame, FrameError, frame
 
 RECONNECT_S = 0.3
 
@@ -292,9 +292,13 @@ class ServedSlice:
     def send_weights(self, session: Session) -> None:
         """Sends them to the lease book, when the training has ended."""
         held, data = self.held, memoryview(self.weights())
-        for begin in range(0, max(held.size, 1), PIECE):
+
+        def made(begin: int) -> Frame:
             parameters = Parameters(version=held.version, offset=4 * begin, bytes=4 * held.size)
-            session.send_tensor(Header(attempt=self.attempt, parameters=parameters), data[4 * begin :][: 4 * PIECE])
+            return frame(Header(attempt=self.attempt, parameters=parameters), data[4 * begin :][: 4 * PIECE])
+
+        frames = map(made, range(0, max(held.size, 1), PIECE))
+        session.send_when_free(lambda: next(frames, None))
 
     # --- steps ------------------------------------------------------------------------------------------------------
 

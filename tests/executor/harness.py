@@ -5,6 +5,7 @@ that was replaced, be it by its replica. tests/integration shows that the real o
 """
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -30,13 +31,19 @@ from proto.frames import grpc_options
 ATTACH = "/mesograd.Control/Attach"
 TIMEOUT_S = 90.0
 
+_first_port = random.randrange(20_000, 32_000)
+_ports = itertools.cycle([*range(_first_port, 32_000), *range(20_000, _first_port)])
+
 
 def free_port() -> int:
-    """A port that was free a moment ago, of those that are given to nobody who does not name one (Linux' default)."""
+    """A port that was free a moment ago, of those that are given to nobody who does not name one (Linux' default).
+
+    No port twice: whoever got it may not listen yet.
+    """
     while True:
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+                probe.bind(("127.0.0.1", next(_ports)))
             except OSError:
                 continue
             return int(probe.getsockname()[1])
