@@ -13,6 +13,7 @@ import pytest
 
 from compute import TrainingSpec, Validation, data, models, nn, optim, trigger
 from compute.retention import Retention
+from executor.leases import MIN_LEASE_S
 from proto import control_pb2 as control
 from tests.cluster.waiting import wait_until
 from tests.data_files import write_subset
@@ -140,6 +141,8 @@ async def disturbed(folder: Path, directory: Path, fault: Fault, checkpoint_url:
         await fault(driver)
         finished = await driver.until_finished()
         check_epochs(driver)
+        if fault is kill_worker:  # no longer than until its lease would have been lost without a word
+            assert max(r.seconds for reports in driver.steps.values() for r in reports) < MIN_LEASE_S + 2
         again = [step for step, reports in driver.steps.items() if any(r.attempt == 2 for r in reports)]
         assert bool(again) == (driver.attempt == 2) == (fault in (kill_server_0, kill_server_1))
         if again:  # without a checkpoint from step 1, with one from the step after it
