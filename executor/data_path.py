@@ -26,7 +26,9 @@ class _Image:
     What is in it does not change when the slice goes on to the next version.
     """
 
-    def __init__(self, attempt: int, version: int, held: ParameterSlice, codec: SliceCodec, pool: SharedPool | None):
+    def __init__(
+        self, attempt: int, version: int, held: ParameterSlice, codec: SliceCodec, pool: SharedPool | None
+    ) -> None:
         self.version = version
         self.size = held.size
         self._attempt = attempt
