@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from compute.arena import Arena
 from compute.engines.buffers import Buffers
 from compute.engines.layer_call import LayerCall, views
+from compute.engines.split_loss import SplitLoss
 from compute.engines.tensor import ROWS, Tensor
 from compute.graph import Graph, Node
 from compute.memory import aligned
@@ -94,6 +96,7 @@ class StagedEngine(Engine):
 
     Attributes:
         arena: the memory that plans' buffers share, since no two plans run at the same time.
+        pool: as many threads as were granted, for what is computed by numpy; None if one was.
         declares_uses: whether all stages say which arrays their calls use; otherwise buffers last as long as the plan.
     """
 
@@ -102,6 +105,9 @@ class StagedEngine(Engine):
     def __init__(self, program: Program, threads: int) -> None:
         super().__init__(program, threads)
         self.arena = Arena()
+        self.pool: Executor | None = None
+        if threads > 1:
+            self.pool = ThreadPoolExecutor(threads, thread_name_prefix="compute")
 
     @abstractmethod
     def groups(self, graph: Graph) -> Iterable[tuple[Node, ...]]:
@@ -316,7 +322,7 @@ class StagedPlan(Plan):
         for value, grad in zip(graph.outputs, grads, strict=True):
             if self.needed[value]:
                 self._add_gradient(value, Tensor(grad))
-        self._loss_gradient = lambda targets, scale: criterion.loss_and_gradient(self.outputs, targets, scale, grads)
+        self._loss_gradient = SplitLoss(criterion, self.outputs, grads, self.engine.threads, self.engine.pool)
 
     def _add_gradient(self, value: int, grad: Tensor) -> None:
         """Adds to the gradient of a value that several layers take."""

@@ -13,8 +13,9 @@ from compute.nn.criterion.checks import counted, float_outputs, number, weights
 from compute.nn.criterion.labels import ClassCriterion, Labels, check_labels, class_weights
 from compute.spec import Arrays, Specs
 
-_BLOCK = 65536
-"""Scores handled at a time: the block that several passes run over stays in the second-level cache."""
+_BLOCK = 1 << 19
+"""Scores handled at a time: few enough for several passes over them to stay in a cache, enough for what Python takes
+for each operation not to count, and what threads wait for each other in between."""
 
 Float32 = NDArray[np.float32]
 Target = NDArray[Any]
