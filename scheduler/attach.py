@@ -18,13 +18,14 @@ from scheduler import events as ev
 from scheduler.driver import Start, drive
 from scheduler.fencing import DriverRuns
 from scheduler.job_record import Finished, JobRecord
+from scheduler.job_states import job_states
 from scheduler.json_values import Json
 from scheduler.master import RemoteMaster, address_towards, framework_named, leading_master
 from scheduler.outcome import EXIT_FAILED, JobResult, Outcome, UsageError
 from scheduler.phases import Phases
 from scheduler.progress import print_results
 from scheduler.requests import framework_name
-from scheduler.state_store import Driver, JobStates, StateError, StateStore, job_states
+from scheduler.state_store import Driver, JobStates, StateError, StateStore
 
 
 @dataclass(frozen=True)

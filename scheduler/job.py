@@ -30,6 +30,7 @@ from scheduler.cluster_errors import ClusterError
 from scheduler.context import RunContext, RunOptions
 from scheduler.driver import drive, new_secret
 from scheduler.job_record import JobRecord
+from scheduler.job_states import job_states
 from scheduler.local import agent_size, first_complaint, host_size
 from scheduler.master import LocalMaster, RemoteMaster, address_towards, leading_master, parse_master
 from scheduler.outcome import EXIT_FAILED, EXIT_USAGE, JobResult, Outcome, UsageError
@@ -37,7 +38,7 @@ from scheduler.plan import DEFAULT_SERVER_NEED, JobPlan
 from scheduler.profile import profile_step
 from scheduler.progress_marks import ProgressMarks
 from scheduler.resources import Need
-from scheduler.state_store import StateError, StateStore, job_states
+from scheduler.state_store import StateError, StateStore
 
 
 class Job:

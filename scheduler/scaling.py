@@ -8,8 +8,9 @@ from proto import control_pb2
 from scheduler import job_record
 from scheduler.control import SECRET_KEY, SERVICE
 from scheduler.driver import CONTROL
+from scheduler.job_states import job_states
 from scheduler.outcome import UsageError
-from scheduler.state_store import JobStates, StateError, job_states
+from scheduler.state_store import JobStates, StateError
 
 CALL_TIMEOUT_S = 10.0
 

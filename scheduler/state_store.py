@@ -5,16 +5,12 @@ State is a set of records, each a JSON object under a key; a change of several i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from scheduler.cluster_binaries import mesograd_home
 from scheduler.fencing import Holder
 from scheduler.json_values import Json
-from scheduler.outcome import UsageError
 
 
 class StateError(Exception):
@@ -82,21 +78,3 @@ class JobStates(Protocol):
 
     def close(self) -> None:
         """Lets go of connections."""
-
-
-def job_states(place: str = "") -> JobStates:
-    """Where --state says; else $MESOGRAD_STATE, else $MESOGRAD_HOME/jobs.
-
-    Raises:
-        UsageError: it is no place for state.
-    """
-    place = place or os.environ.get("MESOGRAD_STATE", "")
-    if "://" in place:
-        from scheduler.state_store_zookeeper import ZooKeeperStates  # 60 ms that most have no use for
-
-        return ZooKeeperStates(place)
-    from scheduler.state_store_sqlite import SqliteStates
-
-    if place and not Path(place).parent.is_dir():
-        raise UsageError(f"--state {place}: {os.path.dirname(os.path.abspath(place))} is not a directory")
-    return SqliteStates(Path(place).absolute() if place else mesograd_home() / "jobs")

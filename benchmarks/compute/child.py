@@ -69,9 +69,11 @@ def theirs(network: Network, options: argparse.Namespace) -> Callable[[], float]
 
     import torch
 
+    from benchmarks.compute import torch_networks
+
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
-    model = network.torch_model()
+    model = getattr(torch_networks, network.theirs)()
     x, target = (torch.from_numpy(array) for array in network.batch(options.batch))
     if options.variant == "channels_last":
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)

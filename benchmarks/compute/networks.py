@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compute import TensorSpec, models, nn
-
-if TYPE_CHECKING:
-    import torch
 
 VOCABULARY = 10_000
 
@@ -48,13 +44,6 @@ class Network:
         else:
             x = rng.standard_normal(shape, dtype=np.float32)
         return x, rng.integers(0, self.classes, (size, *self.target_shape))
-
-    def torch_model(self) -> torch.nn.Module:
-        """PyTorch's."""
-        from benchmarks.compute import torch_networks
-
-        model: torch.nn.Module = getattr(torch_networks, self.theirs)()
-        return model
 
 
 NETWORKS = {

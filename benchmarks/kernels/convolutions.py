@@ -102,7 +102,7 @@ def random_memory(api: dnnl.Api, layout: dnnl.Descriptor) -> dnnl.Memory:
     dims = layout.dims
     values = aligned(dims)
     values[...] = np.random.default_rng(1).standard_normal(dims, dtype=np.float32)
-    if api.reorder(api.memory(api.strided(dims), values), memory)() != 0:
+    if dnnl.copy(api, api.memory(api.strided(dims), values), memory)() != 0:
         raise RuntimeError("reorder failed")
     return memory
 

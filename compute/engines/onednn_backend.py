@@ -48,8 +48,8 @@ class OnednnPooling(Pooling):
 
     def _prepare_forward(self) -> Call:
         api = self._api
-        self._forward = api.operation(
-            "pooling_forward", self._kind, dnnl.POOLING_MAX, self._x, self._y, *self._geometry
+        self._forward = dnnl.Operation(
+            api, "pooling_forward", self._kind, dnnl.POOLING_MAX, self._x, self._y, *self._geometry
         )
         workspace = self._forward.workspace
         self._workspace = {dnnl.WORKSPACE: api.memory(workspace)} if workspace else {}
@@ -61,8 +61,8 @@ class OnednnPooling(Pooling):
 
     def _prepare_backward(self, grad_y: Array, grad_x: Array) -> Call:
         api = self._api
-        operation = api.operation(
-            "pooling_backward", dnnl.POOLING_MAX, self._x, self._y, *self._geometry, self._forward
+        operation = dnnl.Operation(
+            api, "pooling_backward", dnnl.POOLING_MAX, self._x, self._y, *self._geometry, self._forward
         )
         memories = {dnnl.DIFF_DST: api.memory(self._y, grad_y), dnnl.DIFF_SRC: api.memory(self._x, grad_x)}
         return operation.bind({**memories, **self._workspace})
@@ -107,7 +107,7 @@ class OnednnBackend(Backend):
             self._api.memory(self._api.strided((rows, columns), (1, rows)), source),
             self._api.memory(self._api.strided((rows, columns)), target),
         )
-        return self.elementwise(target, lambda: self._api.reorder(*memories))
+        return self.elementwise(target, lambda: dnnl.copy(self._api, *memories))
 
     def bias_activation(self, x: Array, bias: Array | None, y: Array, activation: nn.Module | None) -> Call:
         api = self._api
@@ -118,17 +118,19 @@ class OnednnBackend(Backend):
             if kind is None:
                 raise ValueError("neither bias nor activation")
             eltwise = ("eltwise_forward", dnnl.TRAINING, kind, whole, whole, 0.0, 0.0)
-            return self.elementwise(x, lambda: api.operation(*eltwise).bind(memories))
+            return self.elementwise(x, lambda: dnnl.Operation(api, *eltwise).bind(memories))
         column = api.strided((len(x), 1))
         memories[dnnl.SRC_1] = api.memory(column, bias)
         attr = api.attribute(post_eltwise=kind)
         binary = ("binary", dnnl.BINARY_ADD, whole, column, whole)
-        return self.elementwise(x, lambda: api.operation(*binary, attr=attr).bind(memories))
+        return self.elementwise(x, lambda: dnnl.Operation(api, *binary, attr=attr).bind(memories))
 
     def activation_backward(self, activation: nn.Module, y: Array, grad_y: Array, grad_x: Array) -> Call:
         api = self._api
         flat = api.strided((y.size,))
-        forward = api.operation("eltwise_forward", dnnl.TRAINING, _kind(_FORWARD, activation), flat, flat, 0.0, 0.0)
+        forward = dnnl.Operation(
+            api, "eltwise_forward", dnnl.TRAINING, _kind(_FORWARD, activation), flat, flat, 0.0, 0.0
+        )
         kind = _kind(_BACKWARD_FROM_OUTPUT, activation)
         memories = {
             dnnl.DST: api.memory(flat, y),
@@ -136,7 +138,7 @@ class OnednnBackend(Backend):
             dnnl.DIFF_SRC: api.memory(flat, grad_x),
         }
         eltwise = ("eltwise_backward", kind, flat, flat, flat, 0.0, 0.0, forward)
-        return self.elementwise(y, lambda: api.operation(*eltwise).bind(memories))
+        return self.elementwise(y, lambda: dnnl.Operation(api, *eltwise).bind(memories))
 
     def elementwise(self, array: Array, prepare: Callable[[], Call]) -> Call:
         """A call whose work goes with the elements of `array`."""

@@ -30,15 +30,16 @@ def load(api: dnnl.Api, layout: dnnl.Descriptor, array: Floats) -> dnnl.Memory:
     """`array` in a layout and its type."""
     target = api.memory(layout)
     source = api.memory(api.strided(array.shape), np.ascontiguousarray(array))
-    assert api.reorder(source, target)() == 0
+    assert dnnl.copy(api, source, target)() == 0
     return target
 
 
 def fetch(memory: dnnl.Memory) -> Floats:
     """A memory's elements as float32."""
-    api = memory.descriptor.api
+    api = memory.descriptor.library
+    assert isinstance(api, dnnl.Api)
     target = api.memory(api.strided(memory.descriptor.dims))
-    assert api.reorder(memory, target)() == 0
+    assert dnnl.copy(api, memory, target)() == 0
     return target.view().copy()
 
 

@@ -15,11 +15,12 @@ import pytest
 from scheduler import job_record
 from scheduler.fencing import DriverRuns, Superseded
 from scheduler.job_record import JobRecord
+from scheduler.job_states import job_states
 from scheduler.json_values import decode, encode
 from scheduler.outcome import Outcome, UsageError
 from scheduler.plan import JobPlan
 from scheduler.resources import Need
-from scheduler.state_store import StateError, job_states
+from scheduler.state_store import StateError
 from scheduler.state_store_sqlite import SqliteStates
 from scheduler.state_store_zookeeper import ZooKeeperStates
 from tests.zookeeper import running_zookeeper
@@ -136,7 +137,7 @@ def driver_process(place, host):
     """A process that has created the job "one" and drives it."""
     code = (
         "import signal, socket, sys; socket.gethostname = lambda: sys.argv[2]\n"
-        "from scheduler.state_store import job_states\n"
+        "from scheduler.job_states import job_states\n"
         "store = job_states(sys.argv[1]).store('one'); store.create({'a': {}})\n"
         "print('created', flush=True); signal.pause()"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from ctypes import c_int
 
 from compute import nn
 from compute.engines import dnnl
@@ -20,15 +19,14 @@ from compute.engines.blocked.local_response_norm import LocalResponseNormStage
 from compute.engines.blocked.normalization import BatchNormStage
 from compute.engines.blocked.plan import BlockedPlan
 from compute.engines.blocked.pooling import PoolingStage
+from compute.engines.blocked.primitive_engine import PrimitiveEngine
 from compute.engines.blocked.recurrent import RecurrentStage
 from compute.engines.blocked.reshape import ReshapeStage
 from compute.engines.blocked.softmax import SoftmaxStage
 from compute.engines.blocked.table import ConcatStage, SumStage
-from compute.engines.blocked.weights import PackedWeights
 from compute.engines.dnnl.constants import BF16, DST, SRC, SRC_1, Binary
-from compute.engines.libraries import load_openmp
 from compute.engines.stage import LogSoftmaxStage, over_last
-from compute.engines.staged import LayerStage, Stage, StagedEngine, StagedPlan
+from compute.engines.staged import LayerStage, Stage, StagedPlan
 from compute.engines.tensor import ROWS, Tensor
 from compute.errors import InputError
 from compute.graph import Graph, Node
@@ -41,34 +39,17 @@ from compute.nn.pooling import Pool
 from compute.program import Plan, Program
 
 
-class BlockedEngine(StagedEngine):
-    """Plans of oneDNN's primitives.
-
-    Attributes:
-        weights: the parameters in the kernels' layouts.
-        scratchpad: what all primitives compute in.
-    """
-
-    declares_uses = True
+class BlockedEngine(PrimitiveEngine):
+    """Plans of oneDNN's primitives."""
 
     def __init__(self, program: Program, threads: int) -> None:
         super().__init__(program, threads)
-        self._openmp = load_openmp()
-        self.weights = PackedWeights()
-        self.scratchpad = dnnl.Scratchpad()
         if program.precision == "bf16":
             check_bf16(dnnl.Api())
-
-    def prepare(self) -> None:
-        # oneDNN plans a primitive for as many threads as there are while it is made, and wants as many when it runs.
-        self._openmp.omp_set_num_threads(c_int(self.threads))
 
     def plan(self, graph: Graph, batch: int, training: bool) -> Plan:
         self.prepare()
         return BlockedPlan(self, graph, batch, training)
-
-    def parameters_changed(self) -> None:
-        self.weights.version += 1
 
     def groups(self, graph: Graph) -> Iterable[tuple[Node, ...]]:
         return grouped(graph)

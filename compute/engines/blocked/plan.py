@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
 
 from compute.engines.blocked.layout import Layout
+from compute.engines.blocked.primitive_engine import PrimitiveEngine
+from compute.engines.blocked.weights import PackedWeight
 from compute.engines.dnnl import Api, Descriptor, Memory, Operation, Unimplemented, reorder
 from compute.engines.dnnl.constants import BF16, BLOCKED_TAGS, DST, F32, SRC, WORKSPACE, DataType
 from compute.engines.staged import StagedPlan, run
@@ -16,10 +17,6 @@ from compute.nn.layer import Array, Key
 from compute.program import Needed
 from compute.spec import Arrays, Shape
 
-if TYPE_CHECKING:
-    from compute.engines.blocked.engine import BlockedEngine
-    from compute.engines.blocked.weights import PackedWeight
-
 
 class BlockedPlan(StagedPlan):
     """A plan with what stages need to run primitives.
@@ -28,9 +25,9 @@ class BlockedPlan(StagedPlan):
         dtype: of activations and their gradients between kernels.
     """
 
-    engine: BlockedEngine
+    engine: PrimitiveEngine
 
-    def __init__(self, engine: BlockedEngine, graph: Graph, batch: int, training: bool) -> None:
+    def __init__(self, engine: PrimitiveEngine, graph: Graph, batch: int, training: bool) -> None:
         self.api = Api(engine.scratchpad)
         self.dtype: DataType = BF16 if engine.program.precision == "bf16" else F32
         self._packed: dict[str, dict[int, PackedWeight]] = {}  # by the stage whose calls read it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compute.engines.blocked.layout import Layout
-from compute.engines.dnnl import Api, Call, Descriptor
+from compute.engines.dnnl import Api, Call, Descriptor, copy
 from compute.memory import aligned
 from compute.nn.layer import Array
 from compute.spec import Shape
@@ -36,7 +36,7 @@ class PackedWeight:
             source = api.memory(api.strided(dims, strides), self._source)
         else:
             source = api.memory(api.strided(dims, dtype=wanted.dtype), rounded.array)
-        self._reorder: Call = api.reorder(source, api.memory(wanted, self.array))
+        self._reorder: Call = copy(api, source, api.memory(wanted, self.array))
         self._version = -1
 
     def refresh(self, version: int) -> None:

@@ -39,6 +39,7 @@ from compute.engines.dnnl.operation import Operation
 from compute.engines.dnnl.pointwise import (
     binary,
     concat,
+    copy,
     eltwise,
     eltwise_backward,
     prelu,
@@ -82,6 +83,7 @@ __all__ = [
     "convolution",
     "convolution_backward_data",
     "convolution_backward_weights",
+    "copy",
     "deconvolution",
     "eltwise",
     "eltwise_backward",

@@ -1,32 +1,23 @@
-"""The library with its engine and stream, and everything made with them: `Api`."""
+"""What shapes, memories and attributes are made with: `Api`."""
 
 from __future__ import annotations
 
 import math
 import weakref
 from collections.abc import Sequence
-from ctypes import byref, c_float, c_int, c_size_t, c_uint, c_void_p
+from ctypes import c_float, c_int, c_void_p
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compute.engines.call import Call
-from compute.engines.dnnl.constants import BLOCKED_TAGS, DST, F32, FORMAT_TAG_ANY, SRC, DataType, FpMath
-from compute.engines.dnnl.descriptor import Descriptor, Memory, c_dims
-from compute.engines.dnnl.errors import DnnlError, Unimplemented
-from compute.engines.dnnl.operation import Operation
+from compute.engines.dnnl.constants import BLOCKED_TAGS, F32, FORMAT_TAG_ANY, DataType, FpMath
+from compute.engines.dnnl.descriptor import Descriptor, Memory, c_dims, made
+from compute.engines.dnnl.library import Library
 from compute.engines.dnnl.post_ops import EltwisePostOp, PostOp, SumPostOp
-from compute.engines.libraries import load_onednn
 from compute.memory import aligned
 
-_CPU, _IN_ORDER, _SCRATCHPAD_MODE_USER = 1, 1, 1
-_UNIMPLEMENTED = 3
-_STATUS = {1: "out of memory", 2: "invalid arguments", 3: "unimplemented", 5: "runtime error", 6: "not required"}
-
-PRIMITIVE_CACHE_CAPACITY = 4096
-"""Compiled kernels that the library keeps for the next plan that wants the same: several batch sizes of a deep network,
-in training and evaluation. One takes some 10 KB."""
+_SCRATCHPAD_MODE_USER = 1
 
 
 class Scratchpad:
@@ -45,9 +36,9 @@ class Scratchpad:
         """Size of the buffer."""
         return self._array.size
 
-    def memory(self, descriptor: Descriptor) -> Memory:
+    def memory(self, api: Api, descriptor: Descriptor) -> Memory:
         """A memory object of that layout on the buffer, which grows if it has to."""
-        api, size = descriptor.api, descriptor.size_bytes
+        size = descriptor.size_bytes
         if size > self._array.size:
             self._array = aligned((size,), np.uint8)
             for user, handles in self._users.items():
@@ -59,35 +50,16 @@ class Scratchpad:
         return Memory(descriptor, memory.handle, self._array[:0])
 
 
-class Api:
-    """The library with one CPU engine and one in-order stream. Make one per program or plan; it frees all that it made.
+class Api(Library):
+    """The library for one program or plan, with what primitives are made of.
 
-    Nothing here is thread-safe, and a primitive is planned for the threads that OpenMP has while it is made.
+    A primitive is planned for the threads that OpenMP has while it is made.
     """
 
     def __init__(self, scratchpad: Scratchpad | None = None) -> None:
-        self.lib = _library()
+        super().__init__()
         self.scratchpad = scratchpad or Scratchpad()
-        self._handles: list[tuple[Any, c_void_p]] = []
-        # Everything made is destroyed together, youngest first: a primitive before its engine.
-        weakref.finalize(self, _destroy, self._handles)
-        self.engine = self.make("engine_create", "engine_destroy", c_int(_CPU), c_size_t(0))
-        self.stream = self.make("stream_create", "stream_destroy", self.engine, c_uint(_IN_ORDER))
         self.plain_attribute = self.attribute_of()
-
-    def call(self, function: str, *args: Any) -> None:
-        """Calls dnnl_`function`; raises DnnlError unless it succeeds."""
-        status = getattr(self.lib, "dnnl_" + function)(*args)
-        if status != 0:
-            kind = Unimplemented if status == _UNIMPLEMENTED else DnnlError
-            raise kind(f"dnnl_{function}: {_STATUS.get(status, status)}")
-
-    def make(self, create: str, destroy: str, *args: Any) -> c_void_p:
-        """The handle that dnnl_`create` gives; dnnl_`destroy` gets it when the api goes."""
-        handle = c_void_p()
-        self.call(create, byref(handle), *args)
-        self._handles.append((getattr(self.lib, "dnnl_" + destroy), handle))
-        return handle
 
     def strided(self, dims: Sequence[int], strides: Sequence[int] | None = None, dtype: DataType = F32) -> Descriptor:
         """Descriptor with strides in elements; row-major without them. Elements must not overlap."""
@@ -120,7 +92,7 @@ class Api:
 
     def descriptor(self, function: str, *args: Any) -> Descriptor:
         """What dnnl_memory_desc_`function` makes."""
-        return Descriptor(self, self.make(f"memory_desc_{function}", "memory_desc_destroy", *args))
+        return made(self, function, *args)
 
     def memory(self, descriptor: Descriptor, array: NDArray[Any] | None = None) -> Memory:
         """A memory object on the start of `array` (C-contiguous, any type, large enough), or on a new aligned buffer.
@@ -165,29 +137,3 @@ class Api:
                 self.call("post_ops_append_binary", ops, c_int(op.algorithm), op.source.handle)
         self.call("primitive_attr_set_post_ops", attr, ops)
         return attr
-
-    def operation(self, kind: str, *args: Any, attr: c_void_p | None = None) -> Operation:
-        """An `Operation` by its name in the C interface, for what the functions of this package do not cover."""
-        return Operation(self, kind, *args, attr=attr)
-
-    def reorder(self, source: Memory, target: Memory, attr: c_void_p | None = None) -> Call:
-        """A call that copies between layouts and types."""
-        operation = Operation(
-            self, "reorder", source.descriptor, self.engine, target.descriptor, self.engine, attr=attr
-        )
-        return operation.bind({SRC: source, DST: target})
-
-
-def _library() -> Any:
-    """The library with its result types set."""
-    lib = load_onednn()
-    lib.dnnl_memory_desc_get_size.restype = c_size_t
-    lib.dnnl_primitive_desc_query_md.restype = c_void_p
-    lib.dnnl_set_primitive_cache_capacity(c_int(PRIMITIVE_CACHE_CAPACITY))
-    return lib
-
-
-def _destroy(handles: list[tuple[Any, c_void_p]]) -> None:
-    while handles:
-        destroy, handle = handles.pop()
-        destroy(handle)

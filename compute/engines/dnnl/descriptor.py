@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ctypes import POINTER, byref, c_int, c_int64, c_void_p
 from ctypes import Array as CArray
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from compute.engines.dnnl.constants import FORMAT_KIND_BLOCKED, MAX_DIMS, DataType, Query
-
-if TYPE_CHECKING:
-    from compute.engines.dnnl.api import Api
+from compute.engines.dnnl.library import Library
 
 
 class Descriptor:
     """A logical shape, an element type and how it lies in memory."""
 
-    def __init__(self, api: Api, handle: c_void_p) -> None:
-        # Those that a primitive descriptor gave belong to it, and it lives as long as the api.
-        self.api, self.handle = api, handle
+    def __init__(self, library: Library, handle: c_void_p) -> None:
+        # Those that a primitive descriptor gave belong to it, and it lives as long as the library.
+        self.library, self.handle = library, handle
 
     def _int(self, what: Query) -> int:
         value = c_int()
-        self.api.call("memory_desc_query", self.handle, c_int(what), byref(value))
+        self.library.call("memory_desc_query", self.handle, c_int(what), byref(value))
         return value.value
 
     def _dims(self, what: Query) -> tuple[int, ...]:
         pointer = POINTER(c_int64)()
-        self.api.call("memory_desc_query", self.handle, c_int(what), byref(pointer))
+        self.library.call("memory_desc_query", self.handle, c_int(what), byref(pointer))
         return tuple(pointer[: self._int(Query.NDIMS_S32)])
 
     @property
@@ -62,7 +60,7 @@ class Descriptor:
     @property
     def size_bytes(self) -> int:
         """Bytes that a buffer needs, padding included."""
-        return int(self.api.lib.dnnl_memory_desc_get_size(self.handle))
+        return int(self.library.lib.dnnl_memory_desc_get_size(self.handle))
 
     @property
     def extent_bytes(self) -> int:
@@ -76,19 +74,20 @@ class Descriptor:
     def offset(self) -> int:
         """Elements before the first one, in a `part`."""
         value = c_int64()
-        self.api.call("memory_desc_query", self.handle, c_int(Query.OFFSET_S64), byref(value))
+        self.library.call("memory_desc_query", self.handle, c_int(Query.OFFSET_S64), byref(value))
         return value.value
 
     def reshape(self, dims: Sequence[int]) -> Descriptor:
         """The same memory under another shape of as many elements. Raises DnnlError where the layout forbids it."""
-        return self.api.descriptor("reshape", self.handle, c_int(len(dims)), c_dims(dims))
+        return made(self.library, "reshape", self.handle, c_int(len(dims)), c_dims(dims))
 
     def part(self, dims: Sequence[int], offsets: Sequence[int]) -> Descriptor:
         """A box of the array at `offsets`, with the array's strides; its memories begin where the array does."""
-        return self.api.descriptor("create_submemory", self.handle, c_dims(dims), c_dims(offsets))
+        return made(self.library, "create_submemory", self.handle, c_dims(dims), c_dims(offsets))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Descriptor) and bool(self.api.lib.dnnl_memory_desc_equal(self.handle, other.handle))
+        equal = self.library.lib.dnnl_memory_desc_equal
+        return isinstance(other, Descriptor) and bool(equal(self.handle, other.handle))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -111,6 +110,11 @@ class Memory:
         dtype = descriptor.dtype.numpy
         flat = self.array.reshape(-1).view(np.uint8)[descriptor.offset * dtype.itemsize : descriptor.extent_bytes]
         return as_strided(flat.view(dtype), descriptor.dims, [stride * dtype.itemsize for stride in descriptor.strides])
+
+
+def made(library: Library, function: str, *args: Any) -> Descriptor:
+    """What dnnl_memory_desc_`function` makes."""
+    return Descriptor(library, library.make(f"memory_desc_{function}", "memory_desc_destroy", *args))
 
 
 def c_dims(values: Sequence[int]) -> CArray[c_int64]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ctypes import Array as CArray
 from ctypes import Structure, byref, c_char_p, c_float, c_int, c_int64, c_void_p
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compute.engines.call import Call, Record
+from compute.engines.dnnl.api import Api
 from compute.engines.dnnl.constants import SCRATCHPAD, Query
 from compute.engines.dnnl.descriptor import Descriptor, Memory, c_dims
 from compute.engines.dnnl.errors import DnnlError, Unimplemented
-
-if TYPE_CHECKING:
-    from compute.engines.dnnl.api import Api
 
 
 class Operation:
@@ -105,7 +103,7 @@ class Operation:
         size = sum(memory.descriptor.size_bytes for memory in arguments.values())
         scratchpad = self.scratchpad
         if scratchpad is not None:
-            arguments = {**arguments, SCRATCHPAD: api.scratchpad.memory(scratchpad)}
+            arguments = {**arguments, SCRATCHPAD: api.scratchpad.memory(api, scratchpad)}
         count = len(arguments)
         array = (_ExecArg * count)(*(_ExecArg(arg, memory.handle) for arg, memory in arguments.items()))
         # All C values are made here once, so that a call costs no more than the foreign call itself.

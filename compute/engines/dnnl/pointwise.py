@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ctypes import c_float, c_int, c_int64, c_void_p
 
+from compute.engines.call import Call
 from compute.engines.dnnl.api import Api
-from compute.engines.dnnl.constants import INFERENCE, TRAINING, Binary, Eltwise, Reduction
-from compute.engines.dnnl.descriptor import Descriptor
+from compute.engines.dnnl.constants import DST, INFERENCE, SRC, TRAINING, Binary, Eltwise, Reduction
+from compute.engines.dnnl.descriptor import Descriptor, Memory
 from compute.engines.dnnl.operation import Operation, handles_of
 
 
@@ -88,6 +89,11 @@ def concat(api: Api, sources: Sequence[Descriptor], dst: Descriptor, axis: int) 
 def reorder(api: Api, src: Descriptor, dst: Descriptor, attr: c_void_p | None = None) -> Operation:
     """A copy between layouts and types; arguments SRC, DST."""
     return Operation(api, "reorder", src, api.engine, dst, api.engine, attr=attr)
+
+
+def copy(api: Api, source: Memory, target: Memory, attr: c_void_p | None = None) -> Call:
+    """The call of a `reorder` from one memory to another."""
+    return reorder(api, source.descriptor, target.descriptor, attr).bind({SRC: source, DST: target})
 
 
 def reduction(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from compute.engines.dnnl.constants import Binary
-
-if TYPE_CHECKING:
-    from compute.engines.dnnl.descriptor import Descriptor
+from compute.engines.dnnl.descriptor import Descriptor
 
 
 @dataclass(frozen=True)
