@@ -47,7 +47,7 @@ class Profile:
     Attributes:
         rows: of all calls.
         step_s: the whole step, as it runs without being watched.
-        outside_s: of a watched step outside of all calls: Python, the loss, the copy of the input.
+        outside_s: of a watched step outside of all calls: Python, and the copy of the input.
         peak_flops: what a large matrix product reaches on these threads in this precision.
         peak_bytes: what a large copy reaches, read and written bytes per second.
     """
@@ -141,7 +141,7 @@ def table(found: Profile, largest: int = 40) -> str:
         lines.append(f"{phase}: {1e3 * sum(r.seconds for r in found.rows if r.phase == phase):.2f} ms")
     lines.append(
         f"step: {1e3 * found.step_s:.2f} ms for {found.samples} samples, {found.samples / found.step_s:.1f} samples/s; "
-        f"outside of the calls above, Python included: {100 * found.outside_s / found.step_s:.1f} %"
+        f"outside of these calls, in Python: {100 * found.outside_s / found.step_s:.1f} %"
     )
     if flops:
         rate = flops / found.step_s

@@ -189,8 +189,7 @@ class StagedPlan(Plan):
             self._phase = "backward"
             self._plan_backward()
         self.backward_calls, self._emitted = self._emitted, []
-        self._forward = [emitted.call for emitted in self.forward_calls]
-        self._backward = [emitted.call for emitted in self.backward_calls]
+        self.watch(None)
 
     # --- for stages, while the plan is made ---------------------------------------------------------------------------
 
@@ -301,6 +300,8 @@ class StagedPlan(Plan):
             self._final.append((len(self._emitted), joined(spans)))
 
     _loss_gradient: LossGradient
+    _wanted: tuple[Arrays, float]
+    _loss: float
 
     def _plan_loss(self) -> None:
         """Where the gradients of the outputs come from."""
@@ -343,10 +344,11 @@ class StagedPlan(Plan):
                     self.emit(numpy_call(np.add, whole[name], part, out=whole[name]))
 
     def watch(self, wrap: Callable[[Emitted], Call] | None) -> None:
-        """Has every call replaced by what `wrap` makes of it, for profiles; None undoes it."""
+        """Has every call, the loss's included, replaced by what `wrap` makes of it, for profiles; None undoes it."""
         chosen = wrap or (lambda emitted: emitted.call)
         self._forward = [chosen(emitted) for emitted in self.forward_calls]
         self._backward = [chosen(emitted) for emitted in self.backward_calls]
+        self._run_loss = chosen(Emitted(self._compute_loss, "loss", "backward"))
 
     def forward(self, inputs: Arrays, key: Key, training: bool, share: float, needed: Needed) -> Arrays:
         needed(0, self.program.parameters.size)
@@ -361,14 +363,18 @@ class StagedPlan(Plan):
             np.copyto(buffer, array)
 
     def backward(self, targets: Arrays, scale: float, final: Final) -> float:
-        loss = self._loss_gradient(targets, scale)
+        self._wanted = (targets, scale)
+        self._run_loss()
         begin = 0
         for end, spans in self._final:
             run(self._backward[begin:end])
             begin = end
             for span in spans:
                 final(*span)
-        return loss
+        return self._loss
+
+    def _compute_loss(self) -> None:
+        self._loss = self._loss_gradient(*self._wanted)
 
 
 class LayerStage(Stage):

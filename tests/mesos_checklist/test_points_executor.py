@@ -175,7 +175,7 @@ def test_point_37_updates(framework: Framework, mesos: RealMesos, proxy: MesosPr
     framework.wait("quick", "TASK_FINISHED")
     assert framework.states("quick") == ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]
     (executor,) = executor_processes(framework)
-    delay_s = 1.0
+    delay_s = 0.3
     proxy.rule = lambda call: delay_s if call.kind == "UPDATE" else FORWARD
     framework.driver.shutdownExecutor({"value": "executor-1"}, framework.updates[0]["agent_id"])
     framework.wait("steady", "TASK_KILLED")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from compute.engines.blocked.layout import Layout
 from compute.engines.blocked.primitive_engine import PrimitiveEngine
 from compute.engines.blocked.weights import PackedWeight
+from compute.engines.call import Call as PreparedCall
 from compute.engines.dnnl import Api, Descriptor, Memory, Operation, Unimplemented, reorder
 from compute.engines.dnnl.constants import BF16, BLOCKED_TAGS, DST, F32, SRC, WORKSPACE, DataType
-from compute.engines.staged import StagedPlan, run
+from compute.engines.staged import Call, Emitted, StagedPlan, run
 from compute.engines.tensor import ROWS, Tensor
 from compute.graph import Graph
 from compute.nn.layer import Array, Key
@@ -175,18 +176,32 @@ class BlockedPlan(StagedPlan):
     def _memory(self, tensor: Tensor) -> Memory:
         return self.api.memory(self.describe(tensor), tensor.array)
 
+    def watch(self, wrap: Callable[[Emitted], Call] | None) -> None:
+        super().watch(wrap)
+        chosen = wrap or (lambda emitted: emitted.call)
+        self._refreshes = {
+            layers: [chosen(Emitted(self._refresh(weight), layers, "weights")) for weight in packed.values()]
+            for layers, packed in self._packed.items()
+        }
+
+    def _refresh(self, weight: PackedWeight) -> PreparedCall:
+        """The call that brings a weight up to date in its kernel's layout."""
+        weights = self.engine.weights
+        call = PreparedCall(lambda: weight.refresh(weights.version))
+        call.record = weight.record
+        return call
+
     def forward(self, inputs: Arrays, key: Key, training: bool, share: float, needed: Needed) -> Arrays:
         """Asks for each stage's parameters when its turn comes, and only then puts them into the kernels' layouts."""
         self.engine.prepare()
         self._begin_pass(inputs, key, training, share)
-        version, begin = self.engine.weights.version, 0
+        begin = 0
         for end, layers, spans in self._reads:
             run(self._forward[begin:end])
             begin = end
             for span in spans:
                 needed(*span)
-            for packed in self._packed.get(layers, {}).values():
-                packed.refresh(version)
+            run(self._refreshes.get(layers, ()))
         run(self._forward[begin:])
         return self.outputs
 

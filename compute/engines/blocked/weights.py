@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compute.engines.blocked.layout import Layout
-from compute.engines.dnnl import Api, Call, Descriptor, copy
+from compute.engines.dnnl import Api, Call, Descriptor, Record, copy
 from compute.memory import aligned
 from compute.nn.layer import Array
 from compute.spec import Shape
@@ -38,6 +38,11 @@ class PackedWeight:
             source = api.memory(api.strided(dims, dtype=wanted.dtype), rounded.array)
         self._reorder: Call = copy(api, source, api.memory(wanted, self.array))
         self._version = -1
+
+    @property
+    def record(self) -> Record:
+        """Of the kernel that copies it."""
+        return self._reorder.record
 
     def refresh(self, version: int) -> None:
         """Copies the parameter anew unless this version of it is there."""
