@@ -14,7 +14,7 @@ from proto.exchange_pb2 import Grant, Header, Push
 SHARED_FROM_BYTES = 128 << 10
 """Less than that goes over the socket: saying where it lies, and that it was read, costs more than to copy it."""
 
-LONGEST_RUN = 16
+LONGEST_RUN = 8
 """Pieces that one frame may carry whose payload lies in shared memory: a server works on the first meanwhile."""
 
 

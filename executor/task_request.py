@@ -59,12 +59,13 @@ def child_environment(base: Mapping[str, str], request: TaskRequest) -> dict[str
         "NUMEXPR_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "passive",
         "KMP_BLOCKTIME": "0",
-        # What is freed stays with the process, in large pages: messages of 1 MB that come and go would else cost page
-        # faults every time (glibc's manual, "Memory Allocation Tunables"; measured in docs/exchange.md).
+        # What is freed stays with the process, in large pages: messages of 2 MB that come and go would else cost page
+        # faults every time (glibc's manual, "Memory Allocation Tunables"; measured in docs/exchange.md). And copies of
+        # about a piece and more go past the caches: what they write is not read before the caches hold other things.
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
         "MALLOC_TOP_PAD_": str(64 << 20),
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.cpu.x86_non_temporal_threshold=0xe0000",
         "PYTHONUNBUFFERED": "1",  # or the log of a task is always 8 KiB behind
         **request.env,
     }

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from proto.exchange_pb2 import Header
 
-CHUNK_BYTES = 1 << 20  # of a piece; messages of 1 MB moved most bytes per second through gRPC streams
+CHUNK_BYTES = 2 << 20  # of a piece; with 1 MB a step of VGG costs 6 to 12 % more time, for the interpreter's work
 MAX_HEADER_BYTES = 1 << 16
 
 _PREFIX = struct.Struct("<II")

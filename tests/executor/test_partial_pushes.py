@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wide(folder: Path, steps: int = STEPS) -> TrainingSpec:
     """Slices of several pieces."""
-    model = nn.Sequential(nn.Reshape(784), nn.Linear(784, 1200), nn.ReLU(), nn.Linear(1200, 10), nn.LogSoftmax())
+    model = nn.Sequential(nn.Reshape(784), nn.Linear(784, 2000), nn.ReLU(), nn.Linear(2000, 10), nn.LogSoftmax())
     optimizer = optim.SGD(0.05, momentum=0.9)
     return make_spec(folder, model=model, optimizer=optimizer, end_when=trigger.max_iteration(steps), validation=None)
 
