@@ -100,7 +100,8 @@ class NoNetwork:
     def _take(self, due: float, share: float) -> float:
         """Waits for a share of the time after `due`; when that was to end, so that it does not matter who is late."""
         due += share * self.compute_s
-        time.sleep(max(due - time.monotonic(), 0.0))
+        if (left := due - time.monotonic()) > 0:
+            time.sleep(left)
         return due
 
 
