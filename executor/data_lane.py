@@ -4,8 +4,8 @@ gRPC's Python copies a message several times on the way out and in, and wakes th
 the lane the kernel reads a payload where it lies and writes it where it is used. A server announces a port and a token
 over the stream, which has proved to know the job's secret; whoever connects and sends the token has the lane.
 
-A frame on the lane: 24 bytes of prefix (little-endian: how many frames of the sender went over the stream before it, 8
-bytes; lengths of header and payload; checksum of both as in proto/frames.py; CRC-32C of the prefix so far), header,
+A frame on the lane: 32 bytes of prefix (little-endian: how many frames of the sender went over the stream before it, 8
+bytes; lengths of header and payload; checksum of both as in proto/frames.py; XXH3 of the prefix so far), header,
 payload.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from proto import exchange_pb2 as exchange
 from proto.exchange_pb2 import Header
-from proto.frames import CHUNK_BYTES, MAX_HEADER_BYTES, Frame, FrameError, checksum, crc32c, frame, parsed
+from proto.frames import CHUNK_BYTES, MAX_HEADER_BYTES, Frame, FrameError, checksum, frame, parsed, xxh3
 
 TOKEN_BYTES = 16
 IDENTIFY_S = 10.0  # in which a connection has to send its token
@@ -31,8 +31,8 @@ MAX_UNSENT_BYTES = 256 << 10  # that the kernel takes ahead of sending them: not
 AHEAD_BYTES = 1 << 14  # that are read before it is known where they belong
 MAX_WAITING_BYTES = 64 << 20  # of received frames before no more are read
 
-_PREFIX = struct.Struct("<QIII")
-_CHECK = struct.Struct("<I")
+_PREFIX = struct.Struct("<QIIQ")
+_CHECK = struct.Struct("<Q")
 PREFIX_BYTES = _PREFIX.size + _CHECK.size
 
 
@@ -57,7 +57,7 @@ class Arrived(NamedTuple):
 def prefix(after: int, frame: Frame) -> bytes:
     """What goes before a frame's header on the lane."""
     begin = _PREFIX.pack(after, len(frame.head), len(frame.payload), frame.checksum)
-    return begin + _CHECK.pack(crc32c(begin))
+    return begin + _CHECK.pack(xxh3(begin))
 
 
 class FrameCutter:
@@ -107,7 +107,7 @@ class FrameCutter:
             return 0
         begin = bytes(self._scratch[position : position + PREFIX_BYTES])
         after, head_bytes, payload_bytes, told = _PREFIX.unpack_from(begin)
-        if _CHECK.unpack_from(begin, _PREFIX.size)[0] != crc32c(begin[: _PREFIX.size]):
+        if _CHECK.unpack_from(begin, _PREFIX.size)[0] != xxh3(begin[: _PREFIX.size]):
             raise FrameError("the checksum of a frame's prefix differs")
         if head_bytes > MAX_HEADER_BYTES or payload_bytes > CHUNK_BYTES:
             raise FrameError(f"a frame with {head_bytes} bytes of header and {payload_bytes} of payload")

@@ -19,7 +19,7 @@ ALLOWED = {
 SCHEDULER_FILES_THAT_KNOW_COMPUTE = {"evaluation_job.py", "job.py", "profile.py", "run.py", "shipping.py"}
 DEPENDENCIES = {
     "compute": {"PIL", "fsspec", "google", "numpy", "pyarrow", "scipy"},
-    "proto": {"addict", "google", "google_crc32c", "http_parser", "kazoo", "numpy", "pymesos"},
+    "proto": {"addict", "google", "http_parser", "kazoo", "pymesos", "xxhash"},
     "executor": {"cloudpickle", "fsspec", "grpc", "numpy"},
     "scheduler": {"addict", "click", "cloudpickle", "grpc", "kazoo", "numpy", "psutil", "tensorboardX", "tqdm"},
 }

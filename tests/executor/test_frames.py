@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.exchange_pb2 import Header, Push
-from proto.frames import CHUNK_BYTES, FrameError, decode, encode
+from proto.frames import CHUNK_BYTES, FrameError, decode, encode, xxh3
 
 
 @given(st.binary(max_size=3000), st.integers(0, 2**63), st.integers(0, 2**63))
@@ -37,6 +37,11 @@ def test_a_truncated_frame_is_refused(payload: bytes, cut: int) -> None:
     frame = encode(Header(attempt=1, push=Push(step=2, bytes=len(payload))), b"payload" + payload)
     with pytest.raises(FrameError):
         decode(frame[: max(len(frame) - 1 - cut, 0)])
+
+
+def test_the_checksum_is_that_of_xxhash() -> None:
+    """Of no bytes and seed 0, as the library's own sanity tests have it."""
+    assert xxh3(b"") == 0x2D06800538D394C2
 
 
 def test_a_payload_larger_than_a_chunk_is_a_programming_error() -> None:
